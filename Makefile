@@ -1,0 +1,46 @@
+# Two commands are enough: `make demo` and `make test`. PIP_ARGS is handed to pip (README, "CPU or CUDA").
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
+STAMP  := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+XDIST  := -n 2 --dist loadgroup
+
+.PHONY: env demo test test-data test-long check bench papers clean
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "robassay: installing into $(VENV) (once; about two minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+demo: env
+	@$(BIN)/robassay demo
+
+test: env
+	$(PYTEST) $(XDIST) -m "not long"
+
+test-data: env
+	@test -n "$$ROBASSAY_DATA" || { echo "make test-data needs ROBASSAY_DATA=<folder with mnist-train.parquet, …>" >&2; exit 2; }
+	$(PYTEST) $(XDIST) -m data
+
+test-long: env
+	$(PYTEST) $(XDIST) -m long
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: env
+	@for f in bench/*.py; do echo "== $$f"; OMP_NUM_THREADS=1 $(BIN)/python $$f || exit 1; done
+
+papers: env
+	@$(BIN)/robassay list papers
+
+clean:
+	rm -rf $(VENV) build *.egg-info robassay-store .mypy_cache .ruff_cache

@@ -1,0 +1,215 @@
+"""What an attacker may ask, and a count of every question.
+
+Knowledge is enforced by type: an attack that only sees decisions is handed an object that has no gradient.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from robassay.classifier import Classifier
+from robassay.errors import UsageError
+from robassay.estimators import Backprop, Directed, Estimator
+from robassay.policy import Once, Policy
+from robassay.registry import part
+from robassay.rng import Stream
+from robassay.threat import Goal, Loss, Threat
+
+
+@final
+class Spent:
+    """Questions asked so far, per example: images shown, stochastic forward passes, backward passes.
+
+    Attributes:
+        queries, draws, gradients: int64 (B,).
+    """
+
+    def __init__(self, examples: int) -> None:
+        self.queries = torch.zeros(examples, dtype=torch.int64)
+        self.draws = torch.zeros(examples, dtype=torch.int64)
+        self.gradients = torch.zeros(examples, dtype=torch.int64)
+
+    def add(self, rows: Tensor | None, draws: int, gradients: int, queries: int = 1) -> None:
+        """Count one question about ``rows`` (None: every example)."""
+        where = slice(None) if rows is None else rows.cpu()
+        self.queries[where] += queries
+        self.draws[where] += draws
+        self.gradients[where] += gradients
+
+
+class Opened:
+    """An open access to one or several models for one batch of B examples."""
+
+    def __init__(self, models: Sequence[Classifier], examples: int) -> None:
+        self.models = tuple(models)
+        self.spent = Spent(examples)
+        self.classes = self.models[0].classes
+        self.stochastic = any(m.stochastic for m in self.models)
+        self.coupled = any(m.coupled for m in self.models)
+
+
+@final
+class GradientAccess(Opened):
+    """White box: value and gradient of any loss, and logits. Losses of several models are summed."""
+
+    def __init__(self, models: Sequence[Classifier], examples: int, estimator: Estimator) -> None:
+        super().__init__(models, examples)
+        self.estimator = estimator
+
+    def direction(self, x: Tensor, loss: Loss, rng: Stream, rows: Tensor | None = None) -> Directed:
+        """The estimator's answer at ``x`` (b, C, H, W), which are the examples ``rows`` (b,) of the batch.
+
+        With several models the values and gradients are summed and the logits stand one model after the other along
+        the draws, so that a share of wrong draws is a share over models, too.
+        """
+        found = [
+            self.estimator(model, x, loss, rng if len(self.models) == 1 else rng.child("model", i))
+            for i, model in enumerate(self.models)
+        ]
+        for one in found:
+            self.spent.add(rows, one.cost.draws, one.cost.gradients)
+        if len(found) == 1:
+            return found[0]
+        return Directed(
+            torch.stack([f.value for f in found]).sum(0),
+            torch.stack([f.gradient for f in found]).sum(0),
+            torch.cat([f.logits for f in found]),
+            found[0].cost,
+        )
+
+    @torch.no_grad()
+    def logits(self, x: Tensor, rng: Stream, draws: int = 1, rows: Tensor | None = None) -> Tensor:
+        """Draws of the logits (draws · models, b, C), without a gradient."""
+        answers = []
+        for i, model in enumerate(self.models):
+            drawn = torch.cat(list(model.passes(model.prefix(x), draws, rng.child("model", i))))
+            self.spent.add(rows, len(drawn), 0)
+            answers.append(drawn)
+        return torch.cat(answers)
+
+
+@final
+class ScoreAccess(Opened):
+    """The logits of a defender's passes, no gradient."""
+
+    def __init__(self, models: Sequence[Classifier], examples: int, policy: Policy) -> None:
+        super().__init__(models, examples)
+        self.policy = policy
+
+    @torch.no_grad()
+    def scores(self, x: Tensor, rng: Stream, rows: Tensor | None = None) -> Tensor:
+        """Logits (policy.draws · models, b, C) of ``x`` (b, C, H, W)."""
+        answers = []
+        for i, model in enumerate(self.models):
+            drawn = torch.cat(list(model.passes(model.prefix(x), self.policy.draws, rng.child("model", i))))
+            self.spent.add(rows, len(drawn), 0)
+            answers.append(drawn)
+        return torch.cat(answers)
+
+
+@final
+class DecisionAccess(Opened):
+    """The defender's decisions, nothing else."""
+
+    def __init__(self, models: Sequence[Classifier], examples: int, policy: Policy) -> None:
+        super().__init__(models, examples)
+        self.policy = policy
+
+    @torch.no_grad()
+    def decisions(self, x: Tensor, rng: Stream, rows: Tensor | None = None) -> Tensor:
+        """Labels int64 (models, b) that the policy gives ``x`` (b, C, H, W)."""
+        answers = []
+        for i, model in enumerate(self.models):
+            logits = model.sample(model.prefix(x), self.policy.draws, rng.child("model", i))
+            self.spent.add(rows, self.policy.draws if model.stochastic else 1, 0)
+            answers.append(self.policy.decide(logits))
+        return torch.stack(answers)
+
+
+class Access(abc.ABC):
+    """What an attacker knows, as a value: part of an experiment's identity."""
+
+    kind: ClassVar[str] = "access"
+    opens: ClassVar[type[Opened]]
+    label: ClassVar[str]
+
+    @abc.abstractmethod
+    def open(self, models: Sequence[Classifier], examples: int) -> Opened:
+        """An access to ``models`` for a batch of ``examples``."""
+
+
+@part
+class White(Access):
+    """Weights and architecture are known; the attacker chooses how to differentiate."""
+
+    opens = GradientAccess
+    label = "white"
+    estimator: Estimator = Backprop()
+
+    def open(self, models: Sequence[Classifier], examples: int) -> GradientAccess:
+        return GradientAccess(models, examples, self.estimator)
+
+
+@part
+class Scores(Access):
+    """Logits of single passes can be asked for."""
+
+    opens = ScoreAccess
+    label = "scores"
+    policy: Policy = Once()
+
+    def open(self, models: Sequence[Classifier], examples: int) -> ScoreAccess:
+        return ScoreAccess(models, examples, self.policy)
+
+
+@part
+class Decisions(Access):
+    """Only the final label can be asked for."""
+
+    opens = DecisionAccess
+    label = "decisions"
+    policy: Policy = Once()
+
+    def open(self, models: Sequence[Classifier], examples: int) -> DecisionAccess:
+        return DecisionAccess(models, examples, self.policy)
+
+
+class Attack(abc.ABC):
+    """A pure function from images to images. It never judges its own success: fresh draws do, elsewhere.
+
+    Attributes:
+        access: the kind of open access it needs; None when it asks nothing (noise, compression).
+    """
+
+    kind: ClassVar[str] = "attacks"
+    access: ClassVar[type[Opened] | None]
+
+    @abc.abstractmethod
+    def __call__(self, access: Any, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        """Adversarial images for ``x``, both float32 (B, C, H, W) in the threat's box; ``x`` is not modified."""
+
+
+def check_match(attack: Attack, access: Access | None) -> None:
+    """Whether an attack can work with what the attacker knows.
+
+    Raises:
+        UsageError: it cannot; the message names what it needs.
+    """
+    needed, given = attack.access, access.opens if access is not None else None
+    if needed is given:
+        return
+    word: dict[type[Opened] | None, str] = {
+        GradientAccess: "White(…)",
+        ScoreAccess: "Scores(…)",
+        DecisionAccess: "Decisions(…)",
+        None: "None",
+    }
+    raise UsageError(
+        f"{type(attack).__name__} needs access={word[needed]}, it was given "
+        f"{type(access).__name__ if access is not None else 'None'}."
+    )

@@ -1,0 +1,240 @@
+"""Attacks that follow the gradient inside a fixed ball: FGSM, R-FGSM, BIM (I-FGSM) and PGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robassay.access import Attack, GradientAccess
+from robassay.errors import UsageError
+from robassay.registry import part
+from robassay.rng import Stream, normal, uniform
+from robassay.threat import Goal, LossName, Threat, per_example
+
+COMPACT_EVERY = 5
+"""Steps between two removals of finished examples; a removal waits for the device once."""
+
+
+@part(source="Goodfellow et al. 2015")
+class FGSM(Attack):
+    """One step of size eps along the sign of the gradient (L∞) or the normalised gradient (L2)."""
+
+    access = GradientAccess
+    loss: LossName = "ce"
+
+    def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        eps = _radius(threat)
+        found = access.direction(x, goal.loss(self.loss), rng.child("step", 0))
+        return threat.project(x + eps * steepest(found.gradient, threat), x)
+
+
+@part(name="r-fgsm", source="Tramèr et al. 2018; Sharmin et al. 2019 with alpha = eps/2")
+class RFGSM(Attack):
+    """A random sign step of ``share`` · eps, then a gradient-sign step with what is left of eps. L∞ only."""
+
+    access = GradientAccess
+    share: float = 0.5
+    loss: LossName = "ce"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"share={self.share} is not a part of eps. Write a value in [0,1], such as 0.5.")
+
+    def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        eps = _radius(threat)
+        if threat.norm != "linf":
+            raise UsageError(f"r-fgsm is an L∞ attack, the threat is {threat.norm}. Use pgd.")
+        alpha = self.share * eps
+        random = (uniform(x, rng.child("start")) < 0.5).to(x.dtype) * 2 - 1
+        start = (x + alpha * random).clamp(*threat.box)
+        found = access.direction(start, goal.loss(self.loss), rng.child("step", 0))
+        return threat.project(start + (eps - alpha) * found.gradient.sign(), x)
+
+
+@part(source="Kurakin et al. 2017 (I-FGSM); Tan et al. 2020 with step .05, 100 steps, early=True")
+class BIM(Attack):
+    """Gradient steps without a random start; returns the last iterate, or with ``early`` the first successful one.
+
+    Args:
+        steps: number of steps.
+        step: size of a step in pixel units; None means eps / steps, as I-FGSM has it.
+        loss: what is ascended.
+        early: stop an example at the first iterate that the attack's own draws see as successful. As published; on
+            a random classifier this picks lucky draws.
+    """
+
+    access = GradientAccess
+    steps: int = 10
+    step: float | None = None
+    loss: LossName = "ce"
+    early: bool = False
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, self.step)
+
+    def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        eps = _radius(threat)
+        climb = Climb(access, x, goal, threat, self.loss)
+        size = eps / self.steps if self.step is None else self.step
+        return climb.run(x, self.steps, size, rng, keep="first" if self.early else "last").last
+
+
+@part(source="Madry et al. 2018")
+class PGD(Attack):
+    """Projected gradient ascent with random starts and restarts.
+
+    On a random classifier the kept iterates (best by the share of wrong draws, ties by mean margin; and the last) of
+    all restarts are compared on fresh draws of the attacker's own.
+
+    Args:
+        steps: steps per restart.
+        step: size of a step in pixel units; None means 2.5 · eps / steps.
+        loss: "ce", "scaled_ce" (logits divided by their standard deviation), "margin" or "dlr".
+        restarts: independent random starts; an example that is broken for certain is not restarted.
+        random_start: uniform in the ball; otherwise the first start is the image itself.
+        keep: "best" as above, or "last" as published (with one restart).
+        select: draws used to compare kept iterates on a random classifier.
+    """
+
+    access = GradientAccess
+    steps: int = 40
+    step: float | None = None
+    loss: LossName = "ce"
+    restarts: int = 1
+    random_start: bool = True
+    keep: Literal["best", "last"] = "best"
+    select: int = 20
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, self.step)
+        if self.restarts < 1 or self.select < 1:
+            raise UsageError("pgd needs restarts ≥ 1 and select ≥ 1.")
+        if self.keep not in ("best", "last"):
+            raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
+        if self.keep == "last" and self.restarts > 1:
+            raise UsageError("keep='last' cannot choose between restarts. Write keep='best', or restarts=1.")
+
+    def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        eps = _radius(threat)
+        size = 2.5 * eps / self.steps if self.step is None else self.step
+        climb = Climb(access, x, goal, threat, self.loss)
+        candidates = []
+        for r in range(self.restarts):
+            child = rng.child("restart", r)
+            start = random_start(x, threat, child.child("start")) if self.random_start or r else x
+            found = climb.run(start, self.steps, size, child, self.keep)
+            if self.keep == "last":
+                return found.last
+            candidates += [found.best, found.last] if access.stochastic else [found.best]
+        return climb.choose(candidates, rng.child("select"), self.select)
+
+
+def steepest(gradient: Tensor, threat: Threat) -> Tensor:
+    """The direction (B, C, H, W) of unit size in the threat's norm along which a linear loss rises fastest."""
+    if threat.norm == "linf":
+        return gradient.sign()
+    if threat.norm == "l2":
+        return gradient / per_example(gradient.flatten(1).norm(dim=1).clamp_min(1e-30), gradient)
+    raise UsageError("gradient attacks need norm 'linf' or 'l2', the threat is 'l0'. Use one-pixel.")
+
+
+def random_start(x: Tensor, threat: Threat, rng: Stream) -> Tensor:
+    """Images uniform in the ball around ``x`` (B, C, H, W), cut to the box."""
+    eps = _radius(threat)
+    if threat.norm == "linf":
+        return threat.project(x + eps * (2 * uniform(x, rng) - 1), x)
+    direction = steepest(normal(x, rng.child("direction")), threat)
+    radius = uniform(x.flatten(1)[:, :1], rng.child("radius")) ** (1 / x[0].numel())
+    return threat.project(x + eps * per_example(radius[:, 0], x) * direction, x)
+
+
+@dataclass
+class Kept:
+    """The iterates that a climb keeps, (B, C, H, W) each."""
+
+    last: Tensor
+    best: Tensor
+
+
+@dataclass
+class Climb:
+    """Projected ascent for one batch; remembers per example the best iterate over several runs.
+
+    On a deterministic, uncoupled classifier an example whose goal is reached cannot lose it again: it stops moving,
+    and every few steps such examples leave the batch.
+    """
+
+    access: GradientAccess
+    x: Tensor
+    goal: Goal
+    threat: Threat
+    loss: LossName
+    done: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.done = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+
+    def run(self, start: Tensor, steps: int, size: float, rng: Stream, keep: Literal["best", "first", "last"]) -> Kept:
+        """``steps`` steps of ``size`` from ``start``. "last" moves on whatever happens, "first" stops at success."""
+        x_adv, best = start.clone(), start.clone()
+        share = torch.full((len(self.x),), -1.0, device=self.x.device)
+        margin = torch.full_like(share, float("-inf"))
+        certain = keep == "first" or (keep == "best" and not self.access.stochastic)
+        rows = torch.arange(len(self.x), device=self.x.device)
+        done = self.done if keep == "best" else torch.zeros_like(self.done)
+        for k in range(steps + (keep == "best")):
+            if certain and not self.access.coupled and k % COMPACT_EVERY == 0:
+                rows = (~done).nonzero().flatten()
+                if not len(rows):
+                    break
+            at, goal, stream = x_adv[rows], self.goal[rows], rng.child("step", k)
+            if k == steps:
+                logits, moved = self.access.logits(at, stream, self.access.estimator.draws, rows), at
+            else:
+                found = self.access.direction(at, goal.loss(self.loss), stream, rows)
+                logits = found.logits
+                moved = self.threat.project(at + size * steepest(found.gradient, self.threat), self.x[rows])
+            wrong = goal.reached(logits.argmax(-1)).float().mean(0)
+            if keep != "last":
+                gap = goal.margin(logits).mean(0)
+                better = (wrong > share[rows]) | ((wrong == share[rows]) & (gap > margin[rows]))
+                share[rows] = torch.where(better, wrong, share[rows])
+                margin[rows] = torch.where(better, gap, margin[rows])
+                best[rows] = torch.where(per_example(better, at), at, best[rows])
+            if certain:
+                done[rows] |= wrong > 0.5
+                moved = torch.where(per_example(done[rows], at), at, moved)
+            x_adv[rows] = moved
+        return Kept(x_adv, best)
+
+    def choose(self, candidates: list[Tensor], rng: Stream, draws: int) -> Tensor:
+        """Per example the candidate with the largest share of wrong draws, ties by mean margin. Fresh draws."""
+        if len(candidates) == 1:
+            return candidates[0]
+        chosen = candidates[0]
+        share = torch.full((len(self.x),), -1.0, device=self.x.device)
+        margin = torch.full_like(share, float("-inf"))
+        for i, candidate in enumerate(candidates):
+            logits = self.access.logits(candidate, rng.child(i), draws)
+            wrong = self.goal.reached(logits.argmax(-1)).float().mean(0)
+            gap = self.goal.margin(logits).mean(0)
+            better = (wrong > share) | ((wrong == share) & (gap > margin))
+            share, margin = torch.where(better, wrong, share), torch.where(better, gap, margin)
+            chosen = torch.where(per_example(better, candidate), candidate, chosen)
+        return chosen
+
+
+def _radius(threat: Threat) -> float:
+    if threat.eps is None:
+        raise UsageError("this attack works inside a ball: the threat needs a radius, such as Threat('linf', 0.1).")
+    return threat.eps
+
+
+def _check_steps(steps: int, step: float | None) -> None:
+    if steps < 1:
+        raise UsageError(f"steps={steps}: at least one step is needed. Write steps=40.")
+    if step is not None and not step > 0:
+        raise UsageError(f"step={step} is no step size. Write a positive size in pixel units, such as 0.01, or None.")

@@ -1,0 +1,247 @@
+"""The contract that every audited network meets: a classifier that can be drawn from."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from robassay.errors import RobassayError, UsageError
+from robassay.rng import Stream
+
+FOLD_ELEMENTS = 2**20
+"""Draws of a classifier with independent rows are folded into one pass up to this many elements of ``h``.
+
+A constant, not a setting: which draws share a pass decides which bits they get."""
+
+
+class CannotQuiet(RobassayError):
+    """The noise of this classifier cannot be switched off."""
+
+
+class Classifier(nn.Module, abc.ABC):
+    """Maps images float32 (B, C, H, W) in [0,1] to logits (B, classes), possibly at random.
+
+    Normalisation lives inside. A pass has two parts: ``prefix``, deterministic and computed once, and ``draw``,
+    everything from the first random operation on.
+
+    Attributes:
+        classes: number of logits.
+        stochastic: whether two passes over one image can differ.
+        rows: "independent" promises that every row of a batch gets noise of its own, so that draws may be folded
+            into the batch axis; "shared" (one noise for the whole batch, such as noisy weights) loops over draws.
+        coupled: an example's logits depend on its batch mates (such as noise between the batch's extremes).
+    """
+
+    classes: int
+    stochastic: bool = False
+    rows: Literal["shared", "independent"] = "shared"
+    coupled: bool = False
+
+    def prefix(self, x: Tensor) -> Tensor:
+        """The deterministic part: images (B, C, H, W) → features (B, …). The identity unless overridden."""
+        return x
+
+    @abc.abstractmethod
+    def draw(self, h: Tensor) -> Tensor:
+        """One stochastic pass over features (B, …) → logits (B, classes), from torch's global generator."""
+
+    def quiet(self, h: Tensor) -> Tensor:
+        """The same weights with the noise off: features (B, …) → logits (B, classes).
+
+        Raises:
+            CannotQuiet: the noise has no agreed 'off'.
+        """
+        if self.stochastic:
+            raise CannotQuiet(f"{type(self).__name__} does not say what it is without its noise.")
+        return self.draw(h)
+
+    def regularizer(self) -> Tensor | None:
+        """A scalar that training adds to the loss of every batch; None for none."""
+        return None
+
+    def after_step(self) -> None:
+        """What training does to the weights after every optimiser step, such as a projection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One pass, images (B, C, H, W) → logits (B, classes)."""
+        return self.draw(self.prefix(x))
+
+    @final
+    def groups(self, h: Tensor, n: int) -> list[int]:
+        """How ``n`` draws over ``h`` (B, …) are split into passes: draws per pass."""
+        if not self.stochastic:
+            return [1]
+        if self.rows == "shared":
+            return [1] * n
+        most = max(1, FOLD_ELEMENTS // max(1, h.numel()))
+        return [min(most, n - start) for start in range(0, n, most)]
+
+    @final
+    def passes(self, h: Tensor, n: int, rng: Stream) -> Iterator[Tensor]:
+        """Logits of ``n`` draws over ``h`` (B, …), pass by pass: tensors (k, B, classes) whose k add up to ``n``.
+
+        Pass i listens to ``rng.child(i)``; a deterministic classifier gives one pass with k = 1.
+        """
+        for i, k in enumerate(self.groups(h, n)):
+            with rng.child(i).active():
+                yield self.fold(h, k)
+
+    @final
+    def fold(self, h: Tensor, k: int) -> Tensor:
+        """``k`` draws in one pass under the generator in force: (B, …) → (k, B, classes)."""
+        folded = h if k == 1 else h.repeat(k, *([1] * (h.dim() - 1)))
+        logits = self.draw(folded)
+        expected = (folded.shape[0], self.classes)
+        if tuple(logits.shape) != expected:
+            raise RobassayError(f"the model returned logits of shape {tuple(logits.shape)}, expected {expected}.")
+        return logits.reshape(k, h.shape[0], self.classes)
+
+    @final
+    def sample(self, h: Tensor, n: int, rng: Stream) -> Tensor:
+        """Logits of ``n`` independent draws: features (B, …) → (n, B, classes).
+
+        Raises:
+            RobassayError: NaN logits, or logits of another shape.
+        """
+        logits = torch.cat(list(self.passes(h, n, rng)))
+        check_finite(logits)
+        return logits if self.stochastic else logits.expand(n, -1, -1)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise when any of the logits (…, B, C) is NaN, saying for how many images."""
+    bad = logits.isnan().any(-1).reshape(-1, logits.shape[-2]).any(0).sum().item()
+    if bad:
+        raise RobassayError(
+            f"the model returned NaN logits for {bad} of {logits.shape[-2]} images. A NaN decides nothing, so no rate "
+            "can be given. Look for a division by zero, a log of 0 or an overflow in the model's forward."
+        )
+
+
+@final
+class Wrapped(Classifier):
+    """Any ``nn.Module`` that maps images in [0,1] to logits, with what :mod:`robassay.probe` found out about it.
+
+    Args:
+        module: the network; put into eval mode.
+        classes: number of logits.
+        stochastic: whether passes differ.
+        coupled: whether rows depend on batch mates.
+    """
+
+    def __init__(self, module: nn.Module, classes: int, stochastic: bool, coupled: bool = False) -> None:
+        super().__init__()
+        self.module = module.eval()
+        self.classes, self.stochastic, self.coupled = classes, stochastic, coupled
+        tensors = [*module.parameters(), *module.buffers()]
+        floating = [t.dtype for t in tensors if t.is_floating_point()]
+        self._dtype = floating[0] if floating else torch.float32
+
+    def draw(self, h: Tensor) -> Tensor:
+        return logits_of(self.module(h.to(self._dtype))).float()
+
+    def quiet(self, h: Tensor) -> Tensor:
+        """Dropout layers off. Noise from anywhere else cannot be found: CannotQuiet."""
+        dropouts = [m for m in self.module.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
+        for layer in dropouts:
+            layer.eval()
+        try:
+            logits = self.draw(h)
+            if self.stochastic and not torch.equal(logits, self.draw(h)):
+                raise CannotQuiet("The module is still random with every dropout layer off.")
+        finally:
+            for layer in dropouts:
+                layer.train()
+        return logits
+
+
+def logits_of(output: object) -> Tensor:
+    """The logits (B, C) in a module's output.
+
+    Raises:
+        UsageError: the output is no (B, C) tensor.
+    """
+    if isinstance(output, Tensor) and output.dim() == 2 and output.is_floating_point():
+        return output
+    if isinstance(output, Tensor):
+        what = f"a {output.dtype} tensor of shape {tuple(output.shape)}".replace("torch.", "")
+    elif isinstance(output, (tuple, list)):
+        what = f"a {type(output).__name__} of {len(output)}"
+    elif isinstance(output, dict):
+        what = f"a dict with keys {', '.join(map(str, output))}"
+    else:
+        what = f"a {type(output).__name__}"
+    raise UsageError(
+        f"the model returned {what}; an audit needs one float tensor of logits (images, classes). "
+        "Return only the logits from build()'s module, for instance through a small wrapper module."
+    )
+
+
+@final
+class Mixture(Classifier):
+    """Each inference of each image draws one of the members uniformly. Source: Tan et al. 2020, §V."""
+
+    stochastic = True
+
+    def __init__(self, members: Sequence[Classifier]) -> None:
+        super().__init__()
+        if len({m.classes for m in members}) != 1:
+            raise UsageError("The members of a mixture need the same classes, and there must be one member at least.")
+        self.members = nn.ModuleList(members)
+        self.classes = members[0].classes
+        self.coupled = any(m.coupled for m in members)
+        shared = any(m.rows == "shared" and m.stochastic for m in members)
+        self.rows = "shared" if shared else "independent"
+
+    def draw(self, h: Tensor) -> Tensor:
+        chosen = torch.randint(len(self.members), (h.shape[0],))
+        parts, order = [], []
+        for i, member in enumerate(self.members):
+            index = (chosen == i).nonzero().flatten().to(h.device)
+            if len(index):
+                parts.append(member(h[index]))
+                order.append(index)
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+@final
+class Quiet(Classifier):
+    """A classifier with its noise off: a model in its own right, not a decision procedure.
+
+    Raises (when first used):
+        CannotQuiet: the inner classifier's noise cannot be switched off.
+    """
+
+    stochastic: ClassVar[bool] = False  # type: ignore[misc]
+
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__()
+        self.inner = inner
+        self.classes = inner.classes
+
+    def prefix(self, x: Tensor) -> Tensor:
+        return self.inner.prefix(x)
+
+    def draw(self, h: Tensor) -> Tensor:
+        return self.inner.quiet(h)
+
+
+class Net(abc.ABC):
+    """The description of a network; calling ``build`` makes it, with the weights torch's generator gives.
+
+    A net checks the image size it is asked for and says which it can take.
+    """
+
+    kind: ClassVar[str] = "nets"
+
+    @abc.abstractmethod
+    def build(self, shape: tuple[int, int, int], classes: int) -> Classifier:
+        """A classifier for images of ``shape`` (C, H, W).
+
+        Raises:
+            UsageError: the net cannot take that shape.
+        """

@@ -1,0 +1,227 @@
+"""How an attacker gets a direction from a classifier whose forward pass is random or has no useful gradient.
+
+An estimator is never the defender's decision procedure: averaging what one differentiates and averaging what one
+decides on are different choices, and they are made by different people.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robassay.classifier import Classifier
+from robassay.errors import UsageError
+from robassay.registry import part
+from robassay.rng import Stream
+from robassay.rules import BackwardRule, StraightThrough, acting
+from robassay.threat import Loss
+
+
+class Cost(NamedTuple):
+    """Passes per example: stochastic forward passes and backward passes."""
+
+    draws: int
+    gradients: int
+
+
+class Directed(NamedTuple):
+    """What an estimator returns for images (B, …)."""
+
+    value: Tensor
+    """Estimated loss (B,)."""
+    gradient: Tensor
+    """Estimated gradient of the loss, shape of the images."""
+    logits: Tensor
+    """The draws it came from (n, B, C), detached: they also estimate the probability of error, at no further cost."""
+    cost: Cost
+    """What it took, per example."""
+
+
+class Estimator(abc.ABC):
+    """Estimates value and gradient of a loss of a random classifier. Larger loss is closer to the goal."""
+
+    kind: ClassVar[str] = "estimators"
+    draws: int
+    """Stochastic passes per point at which the loss is asked."""
+
+    @abc.abstractmethod
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        """Direction at images ``x`` (B, C, H, W); ``loss`` maps logits (…, B, C) to (…, B)."""
+
+
+@part(source="Athalye et al. 2018 (expectation over transformation)")
+class Backprop(Estimator):
+    """Back-propagation, averaged over draws (EoT).
+
+    The three averages are different functions of the images: ``loss`` is the mean of the draws' losses, ``probs`` the
+    loss of the mean probabilities, ``logits`` the loss of the mean logits. Graphs are kept for one pass at a time.
+
+    Args:
+        draws: stochastic passes; a deterministic classifier is asked once.
+        average: what is averaged over the draws.
+    """
+
+    draws: int = 1
+    average: Literal["loss", "probs", "logits"] = "loss"
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise UsageError(f"draws={self.draws}: an estimate needs at least one pass. Write draws=10.")
+        if self.average not in ("loss", "probs", "logits"):
+            raise UsageError(f"average={self.average!r} is not known. Write 'loss', 'probs' or 'logits'.")
+
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        with torch.enable_grad():
+            image = x.detach().requires_grad_()
+            features = model.prefix(image)
+            # Draws are differentiated down to a leaf at the features, so that the prefix is crossed once.
+            leaf = features if features is image else features.detach().requires_grad_()
+            found = self._at(model, leaf, loss, rng)
+            if leaf is image:
+                return found
+            (gradient,) = torch.autograd.grad(features, image, found.gradient)
+        return found._replace(gradient=gradient)
+
+    def _at(self, model: Classifier, leaf: Tensor, loss: Loss, rng: Stream) -> Directed:
+        """The direction at the leaf."""
+        if self.average == "loss":
+            return self._summed(model, leaf, loss, rng, lambda logits: loss(logits).sum())
+        # The loss of a mean needs the mean first: a sweep without graphs gives it, and with it the loss's gradient
+        # at the mean, which then weights the gradient of every draw.
+        with torch.no_grad():
+            mean = self._averaged(torch.cat(list(model.passes(leaf.detach(), self.draws, rng)))).mean(0)
+        mean.requires_grad_()
+        value = loss(mean.clamp_min(1e-30).log() if self.average == "probs" else mean)
+        (weights,) = torch.autograd.grad(value.sum(), mean)
+        found = self._summed(model, leaf, loss, rng, lambda logits: (self._averaged(logits) * weights).sum())
+        return found._replace(value=value.detach(), cost=Cost(2 * found.cost.draws, found.cost.gradients))
+
+    def _summed(
+        self, model: Classifier, leaf: Tensor, loss: Loss, rng: Stream, objective: Callable[[Tensor], Tensor]
+    ) -> Directed:
+        """Mean over draws of the gradient of ``objective``, one pass's graph alive at a time."""
+        total: Tensor | None = None
+        kept = []
+        for logits in model.passes(leaf, self.draws, rng):
+            (gradient,) = torch.autograd.grad(objective(logits), leaf)
+            total = gradient if total is None else total.add_(gradient)
+            kept.append(logits.detach())
+        assert total is not None
+        drawn = torch.cat(kept)
+        return Directed(loss(drawn).mean(0), total.div_(len(drawn)), drawn, Cost(len(drawn), len(drawn)))
+
+    def _averaged(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1) if self.average == "probs" else logits
+
+
+@part(source="Athalye et al. 2018 (BPDA); Neftci et al. 2019 (surrogate gradients)")
+class Ruled(Estimator):
+    """``inner`` with every spike, sign and Bernoulli unit differentiated by ``rule``, whatever it was trained with."""
+
+    rule: BackwardRule = StraightThrough()
+    inner: Estimator = Backprop()
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return self.inner.draws
+
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        with acting(self.rule):
+            return self.inner(model, x, loss, rng)
+
+
+class Transform(abc.ABC):
+    """A random, differentiable change of images, for :class:`Augmented`."""
+
+    kind: ClassVar[str] = "transforms"
+
+    @abc.abstractmethod
+    def __call__(self, x: Tensor, rng: Stream) -> Tensor:
+        """Images (B, C, H, W) → changed images, same shape."""
+
+
+@part(source="Smilkov et al. 2017 (SmoothGrad)")
+class InputNoise(Transform):
+    """Adds Gaussian noise of standard deviation ``sd`` in pixel units of [0,1]; not clipped."""
+
+    sd: float = 0.05
+
+    def __call__(self, x: Tensor, rng: Stream) -> Tensor:
+        noise = torch.randn(x.shape, generator=rng.generator(x.device), device=x.device, dtype=x.dtype)
+        return x + self.sd * noise
+
+
+@part(source="Athalye et al. 2018 (expectation over transformation of the input)")
+class Augmented(Estimator):
+    """Mean direction of ``inner`` over ``copies`` randomly transformed inputs."""
+
+    transform: Transform = InputNoise()
+    copies: int = 5
+    inner: Estimator = Backprop()
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise UsageError(f"copies={self.copies}: at least one input is needed. Write copies=5.")
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return self.inner.draws
+
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        value, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
+        logits, draws, gradients = [], 0, 0
+        for i in range(self.copies):
+            with torch.enable_grad():
+                image = x.detach().requires_grad_()
+                changed = self.transform(image, rng.child("transform", i))
+                inner = self.inner(model, changed.detach(), loss, rng.child("model", i))
+                (at_image,) = torch.autograd.grad(changed, image, inner.gradient)
+            value += inner.value / self.copies
+            gradient += at_image / self.copies
+            logits.append(inner.logits)
+            draws += inner.cost.draws
+            gradients += inner.cost.gradients
+        return Directed(value, gradient, torch.cat(logits), Cost(draws, gradients))
+
+
+@part(source="Spall 1992 (simultaneous perturbation), Gaussian directions")
+class Differences(Estimator):
+    """Two-sided finite differences along Gaussian directions; needs no autograd.
+
+    Both sides of a pair see the same draws of the classifier, so that the difference is the image's alone.
+
+    Args:
+        radius: length scale of the step per pixel, in units of [0,1].
+        pairs: directions; the error falls as √(pixels / pairs).
+        draws: stochastic passes per point.
+    """
+
+    radius: float = 1e-2
+    pairs: int = 100
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        if self.radius <= 0 or self.pairs < 1 or self.draws < 1:
+            raise UsageError("Differences needs radius > 0, pairs ≥ 1 and draws ≥ 1, such as Differences(0.01, 100).")
+
+    @torch.no_grad()
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        gradient, value = torch.zeros_like(x), x.new_zeros(len(x))
+        logits = []
+        generator = rng.child("directions").generator(x.device)
+        for i in range(self.pairs):
+            u = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            sides = []
+            for step in (self.radius, -self.radius):
+                drawn = torch.cat(list(model.passes(model.prefix(x + step * u), self.draws, rng.child("model", i))))
+                sides.append(loss(drawn).mean(0))
+                logits.append(drawn)
+            slope = (sides[0] - sides[1]) / (2 * self.radius)
+            gradient += slope.reshape(-1, *([1] * (x.dim() - 1))) * u / self.pairs
+            value += (sides[0] + sides[1]) / (2 * self.pairs)
+        drawn = torch.cat(logits)
+        return Directed(value, gradient, drawn, Cost(len(drawn), 0))

@@ -1,0 +1,184 @@
+"""Parts by name, and the one explicit place where a user's Python file is run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, dataclass_transform, overload
+
+from robassay.errors import UsageError, suggest
+
+T = TypeVar("T", bound=type)
+
+KINDS = ("nets", "attacks", "defences", "policies", "estimators", "transforms", "rules", "access", "recipes")
+USER_PREFIX = "robassay_user_"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered part: its name, its class, one line of summary and the source it comes from."""
+
+    kind: str
+    name: str
+    cls: type
+    summary: str
+    source: str
+
+
+_entries: dict[tuple[str, str], Entry] = {}
+
+
+@overload
+@dataclass_transform(frozen_default=True)
+def part(cls: T) -> T: ...
+@overload
+@dataclass_transform(frozen_default=True)
+def part(*, name: str | None = None, source: str = "") -> Callable[[T], T]: ...
+
+
+@dataclass_transform(frozen_default=True)
+def part(cls: Any = None, *, name: str | None = None, source: str = "") -> Any:
+    """Make a class a part: a frozen dataclass, found by name under its base class's ``kind``.
+
+    Example::
+
+        @ra.part
+        class MyAttack(ra.Attack):
+            access = ra.GradientAccess
+            steps: int = 20
+            def __call__(self, access, x, goal, threat, rng): ...
+
+    Args:
+        cls: the class; its base declares ``kind``, one of :data:`KINDS`.
+        name: the name in ``robassay list``; by default the class name in lower case with hyphens.
+        source: paper and equation.
+
+    Raises:
+        UsageError: no known ``kind``, or another class already has the name.
+    """
+
+    def register(c: T) -> T:
+        kind = getattr(c, "kind", None)
+        if kind not in KINDS:
+            raise UsageError(f"@part on {c.__name__}: derive it from Attack, Net, Policy, Estimator or BackwardRule.")
+        final: Any = dataclass(frozen=True)(c)
+        label = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", c.__name__).lower()
+        held = _entries.get((kind, label))
+        # A user's file may be read twice under one digest; a different class under a taken name is a mistake.
+        if held is not None and held.cls.__module__ != c.__module__:
+            raise UsageError(f"{kind} '{label}' is already {held.cls.__module__}.{held.cls.__name__}. Choose a name.")
+        doc = (c.__doc__ or "").strip().split("\n", maxsplit=1)[0]
+        _entries[(kind, label)] = Entry(kind, label, final, doc, source)
+        return final
+
+    return register if cls is None else register(cls)
+
+
+def entries(kind: str) -> list[Entry]:
+    """All parts of a kind, by name."""
+    return sorted((e for e in _entries.values() if e.kind == kind), key=lambda e: e.name)
+
+
+def named(kind: str, name: str) -> type:
+    """The class of a part.
+
+    Raises:
+        UsageError: unknown name, with the nearest known one.
+    """
+    entry = _entries.get((kind, name))
+    if entry is None:
+        raise UsageError(f"No {kind} part is called '{name}'. {suggest(name, [e.name for e in entries(kind)])}")
+    return entry.cls
+
+
+# ---------------------------------------------------------------------------------------------------- user's files
+
+
+def load_file(path: str | Path) -> ModuleType:
+    """Run a user's Python file and return it as a module; its own folder is importable while it runs.
+
+    The module's name contains the digest of the file, so that a worker process that runs the same file finds the
+    same classes.
+
+    Raises:
+        UsageError: the file does not exist, is no Python, or raises while it is run.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise UsageError(f"No file '{path}'. Write the path of a Python file, such as model.py:build.")
+    name = USER_PREFIX + source_digest(file)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"'{path}' is not a Python file. Write the path of a file that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(file.parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"'{path}' fails while it is run: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def load_name(file: str | Path, name: str) -> Any:
+    """A name from a user's file.
+
+    Raises:
+        UsageError: the file has no such name; those it has are listed.
+    """
+    module = load_file(file)
+    if not hasattr(module, name):
+        public = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        have = f"It has: {', '.join(sorted(public))}." if public else "It defines no function or class."
+        raise UsageError(f"'{file}' has no '{name}'. {have} Write {Path(file).name}:NAME, or add def {name}(): …")
+    return getattr(module, name)
+
+
+def source_digest(file: str | Path) -> str:
+    """16 hex digits over a Python file and every module that it imports, directly or not, from its own folder."""
+    root = Path(file).resolve()
+    seen: dict[Path, bytes] = {}
+    waiting = [root]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen[current] = current.read_bytes()
+        waiting += _imports_beside(seen[current], root.parent)
+    digest = hashlib.sha256()
+    for path in sorted(seen):
+        digest.update(f"{path.relative_to(root.parent)}\x00".encode() + seen[path] + b"\x00")
+    return digest.hexdigest()[:16]
+
+
+def _imports_beside(source: bytes, folder: Path) -> list[Path]:
+    import ast
+
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = []
+    for dotted in names:
+        stem = folder.joinpath(*dotted.split("."))
+        found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
+    return found

@@ -1,0 +1,185 @@
+"""What an attacker may change (Threat) and what counts as success (Goal)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robassay.errors import UsageError
+
+REJECT = -1
+"""The decision of a classifier that refuses an input."""
+
+LossName = Literal["ce", "scaled_ce", "margin", "dlr"]
+Loss = Callable[[Tensor], Tensor]
+"""Maps logits (…, B, C) to values (…, B); larger is closer to the attacker's goal."""
+
+TOLERANCE = 1e-6
+"""A perturbation may exceed eps by this much: float32 rounding of x + delta."""
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """Shape (B,) to (B, 1, …, 1), so that it broadcasts over ``like`` (B, …)."""
+    return values.reshape(-1, *([1] * (like.dim() - 1)))
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A norm ball around each image, cut by the box of valid pixels.
+
+    Args:
+        norm: "linf", "l2" (Euclidean over all pixels and channels) or "l0" (number of pixel positions changed,
+            all channels of a position counted once).
+        eps: radius in pixel units of [0,1] ("l0": number of positions); None means: minimise the distance.
+        box: smallest and largest valid pixel value.
+
+    Raises:
+        UsageError: negative or NaN eps, an empty box, an unknown norm.
+    """
+
+    norm: Literal["linf", "l2", "l0"] = "linf"
+    eps: float | None = None
+    box: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2", "l0"):
+            raise UsageError(f"norm={self.norm!r} is not known. Write norm='linf', 'l2' or 'l0'.")
+        if self.eps is not None and not self.eps >= 0:
+            raise UsageError(f"eps={self.eps!r} is not a radius. Write eps=0.1, or 8/255 for 8 grey levels.")
+        if not self.box[0] < self.box[1]:
+            raise UsageError(f"box={self.box!r} is empty. Write box=(0.0, 1.0).")
+
+    def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Size (B,) of the change from ``x`` to ``x_adv``, both (B, C, H, W), in this norm."""
+        delta = (x_adv - x).detach()
+        if self.norm == "linf":
+            return delta.abs().flatten(1).amax(1)
+        if self.norm == "l2":
+            return delta.flatten(1).norm(dim=1)
+        return (delta != 0).any(1).flatten(1).sum(1).to(delta.dtype)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The nearest image inside the ball and the box (l0: keeps the largest changes). Shapes (B, C, H, W).
+
+        For "l2" the ball first, then the box: clipping moves every pixel towards x, so the ball still holds.
+        """
+        if self.eps is None:
+            return x_adv.clamp(*self.box)
+        if self.norm == "linf":
+            return torch.min(torch.max(x_adv, x - self.eps), x + self.eps).clamp(*self.box)
+        delta = x_adv - x
+        if self.norm == "l2":
+            norm = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+            delta = delta * per_example((self.eps / norm).clamp_max(1.0), delta)
+        else:
+            weight = delta.abs().sum(1).flatten(1)
+            kept = torch.zeros_like(weight)
+            kept.scatter_(1, weight.topk(min(int(self.eps), weight.shape[1]), dim=1).indices, 1.0)
+            delta = delta * kept.reshape(delta.shape[0], 1, *delta.shape[2:])
+        return (x + delta).clamp(*self.box)
+
+    def holds(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Whether each image keeps the threat: bool (B,). NaN never does."""
+        low, high = self.box
+        inside = ((x_adv >= low - TOLERANCE) & (x_adv <= high + TOLERANCE)).flatten(1).all(1)
+        if self.eps is None:
+            return inside
+        return inside & (self.size(x_adv, x) <= self.eps + TOLERANCE)
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What the attacker wants: any wrong label, or (``targeted``) exactly ``labels``.
+
+    Every loss has one sign convention: larger is closer to the goal, for both kinds of goal.
+
+    Args:
+        labels: int64 (B,): the true classes, or the wanted classes when targeted.
+        targeted: whether ``labels`` are wanted or to be left.
+        kappa: confidence margin that a minimum-distance attack must reach, in logit units.
+    """
+
+    labels: Tensor
+    targeted: bool = False
+    kappa: float = 0.0
+
+    def __getitem__(self, rows: Tensor) -> Goal:
+        """The goal of some rows of the batch."""
+        return Goal(self.labels[rows], self.targeted, self.kappa)
+
+    @property
+    def sign(self) -> float:
+        """+1 when targeted (approach the label), −1 when not (leave it)."""
+        return 1.0 if self.targeted else -1.0
+
+    def reached(self, decisions: Tensor) -> Tensor:
+        """bool, same shape as ``decisions`` (…, B). A rejected input never reaches a goal."""
+        if self.targeted:
+            return decisions == self.labels
+        return (decisions != self.labels) & (decisions != REJECT)
+
+    def loss(self, name: LossName) -> Loss:
+        """The loss called ``name``.
+
+        Raises:
+            UsageError: unknown name.
+        """
+        known: dict[str, Loss] = {
+            "ce": self.cross_entropy,
+            "scaled_ce": self.scaled_cross_entropy,
+            "margin": self.margin,
+            "dlr": self.dlr,
+        }
+        if name not in known:
+            raise UsageError(f"loss={name!r} is not known. Write one of {', '.join(known)}.")
+        return known[name]
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Log-probability of the label, signed: maximising it approaches the goal. (…, B, C) → (…, B)."""
+        return self.sign * self._of_label(F.log_softmax(logits, -1))
+
+    def scaled_cross_entropy(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of the logits divided by their standard deviation over classes.
+
+        The division undoes a saturated softmax: logits of size 200 give a probability that is exactly 1 in
+        float32, and with it a gradient of exactly 0. The scale is held constant in the gradient.
+        """
+        scale = logits.detach().std(-1, keepdim=True).clamp_min(1e-12)
+        return self.cross_entropy(logits / scale)
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """Best other logit minus the label's (untargeted), or the label's minus the best other (targeted).
+
+        Positive exactly when the goal is reached by the arg-max decision. (…, B, C) → (…, B).
+        """
+        return self.sign * (self._of_label(logits) - self._best_other(logits))
+
+    def dlr(self, logits: Tensor) -> Tensor:
+        """Difference-of-logits ratio: the margin divided by the gap between the 1st and 3rd largest logit.
+
+        Source: Croce and Hein 2020, eq. 6 (untargeted) and eq. 7 (targeted: the gap between the largest and the
+        mean of 3rd and 4th). Needs 3 classes (targeted: 4).
+        """
+        needed = 4 if self.targeted else 3
+        if logits.shape[-1] < needed:
+            raise UsageError(f"loss='dlr' needs {needed} classes, the model has {logits.shape[-1]}. Use 'margin'.")
+        ordered = logits.sort(-1, descending=True).values
+        if self.targeted:
+            span = ordered[..., 0] - (ordered[..., 2] + ordered[..., 3]) / 2
+            gap = self._of_label(logits) - ordered[..., 0]
+            return gap / (span + 1e-12)
+        span = ordered[..., 0] - ordered[..., 2]
+        return self.margin(logits) / (span + 1e-12)
+
+    def _of_label(self, values: Tensor) -> Tensor:
+        index = self.labels.expand(values.shape[:-1]).unsqueeze(-1)
+        return values.gather(-1, index).squeeze(-1)
+
+    def _best_other(self, logits: Tensor) -> Tensor:
+        index = self.labels.expand(logits.shape[:-1]).unsqueeze(-1)
+        return logits.scatter(-1, index, float("-inf")).amax(-1)
