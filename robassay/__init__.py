@@ -40,6 +40,23 @@ _PUBLIC = {
     "Goal": "threat",
     "Threat": "threat",
     "audit": "audit",
+    "Craft": "cells",
+    "Examples": "cells",
+    "Mixed": "cells",
+    "Quieted": "cells",
+    "Score": "cells",
+    "Train": "cells",
+    "find": "data",
+    "Accuracy": "folds",
+    "WorstCase": "folds",
+    "Success": "folds",
+    "Audit": "study",
+    "Check": "study",
+    "Curves": "study",
+    "Gallery": "study",
+    "Measure": "study",
+    "Study": "study",
+    "Table": "study",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -1,1 +1,409 @@
-def main(): ...
+"""The command line. Every command prints for people, or with --json for programs; errors go to standard error.
+
+Exit codes: 0 it ran, 1 something failed, 2 it was asked for something it cannot do, 3 a --fail-on verdict, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robassay.errors import RobassayError, UsageError
+from robassay.version import __version__
+
+app = typer.Typer(
+    name="robassay",
+    help="Tells whether a classifier's adversarial robustness is real. Start with: robassay demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder that keeps results; an interrupted run goes on.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes; 0 computes in this one. Default: one per core.")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with <name>-train.parquet, <name>-test.parquet.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+STORE = Path("robassay-store")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+VERDICTS = ("holds", "no_flaw_found", "overstated", "artefact", "undecided")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.command()
+def demo(
+    data: Annotated[str, typer.Option(help="digits (embedded), mnist, or another data set at hand.")] = "digits",
+    data_dir: DataDirOption = None,
+    examples: Annotated[int | None, typer.Option(min=20, help="Test images audited.")] = None,
+    store: StoreOption = STORE,
+    workers: WorkersOption = CORES,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
+    json_out: JsonFlag = False,
+) -> None:
+    """Train five small networks, audit them, print what the usual attack misses, write a report.
+
+    Example:  robassay demo --data mnist --data-dir ~/data
+    """
+    from robassay.data import find
+    from robassay.demo import demo_study
+    from robassay.report.write import overview
+
+    study = demo_study(find(data, data_dir), examples)
+    document = _run(study, store, workers, quiet=False)
+    page = _write(study.name, store, report)
+    if json_out:
+        print(json.dumps(document, indent=1))
+    else:
+        overview(document["audits"])
+        print(f"\nreport: {page}")
+
+
+@app.command()
+def audit(
+    target: Annotated[str, typer.Argument(help="FILE.py:build, a function that returns your torch module.")],
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="State dict (.safetensors, .pt); repeat it for several training seeds.")
+    ] = None,
+    data: Annotated[str, typer.Option(help="Name, folder of images, or .parquet file.")] = "digits",
+    data_dir: DataDirOption = None,
+    linf: Annotated[str | None, typer.Option(help="Radius of the L∞ ball: 0.1, or 8/255.")] = None,
+    l2: Annotated[str | None, typer.Option(help="Radius of the L2 ball.")] = None,
+    examples: Annotated[int, typer.Option(min=20, help="Test images.")] = 200,
+    draws: Annotated[int, typer.Option(min=2, help="Fresh draws that judge each image.")] = 100,
+    budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "quick",
+    delta: Annotated[float, typer.Option(help="Gap in accuracy not held against a claim.")] = 0.05,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
+    store: StoreOption = STORE,
+    workers: WorkersOption = CORES,
+    quiet: QuietFlag = False,
+) -> None:
+    """Audit your own network: an nn.Module that maps images in [0,1] to logits.
+
+    Example:  robassay audit mine.py:build --weights w.safetensors --data mnist --linf 0.1
+    """
+    from robassay.report.write import overview
+    from robassay.study import Study
+
+    failing = _verdicts(fail_on)
+    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, store, quiet)
+    name = "audit-" + items[0].claimed[0].key[:8]
+    study = Study(name, f"Audit of {target}", items, scale="audit", command=_command_line())
+    document = _run(study, store, workers, quiet)
+    results = document["audits"]
+    if json_out is not None:
+        whole = results[0] if len(results) == 1 else {"schema": 1, "audits": results}
+        _save(json_out, json.dumps(whole, indent=1))
+    if report is not None:
+        _write(name, store, report)
+    overview(results)
+    for result in results:
+        print(f"\n{result['title']}: {result['sentence']}")
+        if result["next"]:
+            print(f"  next: {result['next']}")
+        for check in result["checks"]:
+            print(f"  {'!' if check['flag'] else ' '} {check['question']} {check['answer']}")
+    if report is not None:
+        print(f"\nreport: {report}")
+    if any(result["verdict"] in failing for result in results):
+        raise typer.Exit(3)
+
+
+def _audit_items(
+    target: str,
+    weights: list[Path] | None,
+    data: str,
+    data_dir: Path | None,
+    linf: str | None,
+    l2: str | None,
+    examples: int,
+    draws: int,
+    budget: str,
+    delta: float,
+    store: Path,
+    quiet: bool,
+) -> tuple[Any, ...]:
+    from robassay.audit import plan_audit, threat_of
+    from robassay.cells import Examples
+    from robassay.data import find
+    from robassay.given import given
+    from robassay.store import Store
+
+    if ":" not in target:
+        raise UsageError(f"'{target}' names no function. Write FILE.py:build, where build() returns your module.")
+    if not 0 < delta < 1:
+        raise UsageError(f"--delta {delta} is no gap in accuracy. Write --delta 0.05 for 5 points.")
+    threat = threat_of(_radius(linf, "--linf"), _radius(l2, "--l2"))
+    file, build = target.rsplit(":", 1)
+    if not Path(file).is_file():
+        raise UsageError(f"No file '{file}'. Write the path of a Python file, such as model.py:build.")
+    on = Examples(find(data, data_dir), "test", 0, examples)
+    on.load()
+    place = Store(store)
+    items = []
+    for path in weights or [None]:  # type: ignore[list-item]
+        model = given(file, build, None if path is None else str(path), on)
+        name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
+        items.append(plan_audit(model, on, threat, budget, draws, delta, place, quiet, name, _command_line()))  # type: ignore[arg-type]
+    return tuple(items)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Your Python file with parts marked @robassay.part, or FILE.py:build.")],
+    json_out: JsonFlag = False,
+) -> None:
+    """Put your own attacks, estimators and networks through the contract exams.
+
+    Example:  robassay check mine.py
+    """
+    from robassay.exams import examine
+
+    results = examine(str(file))
+    if json_out:
+        print(json.dumps(results, indent=1))
+    else:
+        for one in results:
+            print(f"{'ok  ' if one['ok'] else 'FAIL'} {one['part']}: {one['promise']}{one['detail']}")
+    if not all(one["ok"] for one in results):
+        raise typer.Exit(1)
+
+
+StudyArgument = Annotated[str, typer.Argument(help="demo, a name from `robassay list papers`, or FILE.py[:study].")]
+ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, small or full.")]
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    json_out: JsonFlag = False,
+) -> None:
+    """Say what a study needs and what is already there; computes nothing.
+
+    Example:  robassay plan my_study.py
+    """
+    from collections import Counter
+
+    from robassay.plan import plan as make_plan
+    from robassay.store import Store
+    from robassay.studies import load_study
+
+    wanted = load_study(study, scale, data_dir)
+    planned = make_plan(wanted.needs(), Store(store))
+    kinds = Counter(type(c).__name__.lower() for c in planned.order)
+    todo = Counter(type(c).__name__.lower() for c in planned.todo)
+    if json_out:
+        cells = [{"key": c.key, "type": type(c).__name__, "done": c.key in planned.done} for c in planned.order]
+        print(json.dumps({"study": wanted.name, "cells": cells, "todo": len(planned.todo)}, indent=1))
+        return
+    print(f"{wanted.title}: {len(planned.order)} cells, {len(planned.todo)} to compute")
+    for kind, count in kinds.items():
+        print(f"  {kind:10} {count:6}  {todo[kind]:6} to compute")
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    workers: WorkersOption = CORES,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
+    quiet: QuietFlag = False,
+) -> None:
+    """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
+
+    Example:  robassay run my_study.py --workers 2
+    """
+    from robassay.studies import load_study
+
+    wanted = load_study(study, scale, data_dir)
+    document = _run(wanted, store, workers, quiet)
+    page = _write(wanted.name, store, report)
+    if document["audits"]:
+        from robassay.report.write import overview
+
+        overview(document["audits"])
+    print(f"report: {page}")
+
+
+@app.command()
+def status(
+    study: StudyArgument,
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    json_out: JsonFlag = False,
+) -> None:
+    """Say what is done, what is missing, what failed and why, and the command that goes on.
+
+    Example:  robassay status my_study.py
+    """
+    from robassay.plan import plan as make_plan
+    from robassay.run.progress import title
+    from robassay.store import Store
+    from robassay.studies import load_study
+
+    wanted = load_study(study, scale, data_dir)
+    place = Store(store, create=False)
+    planned = make_plan(wanted.needs(), place)
+    failures = {c: e for c, e in place.failures().items() if c in {x.key for x in planned.todo}}
+    if json_out:
+        found = {"study": wanted.name, "cells": len(planned.order), "todo": len(planned.todo), "failed": failures}
+        print(json.dumps(found, indent=1))
+        return
+    names = {c.key: title(c) for c in planned.todo}
+    print(f"{wanted.title}: {len(planned.done)} of {len(planned.order)} cells done, {len(planned.todo)} to compute")
+    for key, error in failures.items():
+        print(f"  failed: {names[key]} ({key}): {error}")
+    if planned.todo:
+        print(f"go on with: robassay run {study} --store {store}")
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="The folder a run wrote to.")] = STORE,
+    study: Annotated[str | None, typer.Option(help="Which of its studies; not needed when there is one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
+) -> None:
+    """Write the report of a stored study again; needs neither torch nor the code that described it.
+
+    Example:  robassay report robassay-store --study demo
+    """
+    from robassay.document import study_in
+    from robassay.store import Store
+
+    name = study_in(Store(store, create=False), study)["name"]
+    print(f"report: {_write(name, store, out)}")
+
+
+@app.command()
+def export(
+    study: Annotated[str, typer.Argument(help="Name of a study in the store.")],
+    store: StoreOption = STORE,
+    to: Annotated[Path | None, typer.Option(help="Folder for results.json and a CSV per table.")] = None,
+    results: Annotated[bool, typer.Option("--results", help="Write results/<scale>/<study>.json instead.")] = False,
+) -> None:
+    """Write a study's numbers with intervals, n, published values, cell keys and provenance.
+
+    Example:  robassay export demo --to figures/
+    """
+    from robassay.report.write import export_files
+
+    for file in export_files(study, store, Path("results") if results else to or Path(f"{study}-export"), results):
+        print(file)
+
+
+@app.command(name="list")
+def list_parts(
+    kind: Annotated[str, typer.Argument(help="nets, attacks, defences, policies, estimators, data or papers.")],
+    json_out: JsonFlag = False,
+) -> None:
+    """List what there is by name.
+
+    Example:  robassay list attacks --json
+    """
+    from robassay.studies import listing
+
+    found = listing(kind)
+    if json_out:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    width = max((len(e["name"]) for e in found), default=0)
+    for entry in found:
+        print(f"{entry['name']:{width}}  {entry['summary']}")
+    if not found:
+        print(f"no {kind} yet")
+
+
+# ------------------------------------------------------------------------------------------------------------ helpers
+
+
+def _run(study: Any, store: Path, workers: int, quiet: bool) -> dict[str, Any]:
+    """Carry out a study, keep its frozen form, return its document."""
+    from robassay.document import Document
+    from robassay.run import carry_out
+    from robassay.store import Store
+
+    place = Store(store)
+    place.save_study(study.name, study.freeze())
+    outcome = carry_out(study.needs(), place, workers, quiet=quiet)
+    if outcome.failed:
+        blocked = f", and {len(outcome.blocked)} that need them" if outcome.blocked else ""
+        first = next(iter(outcome.failed.values()))
+        raise RobassayError(f"{len(outcome.failed)} cells failed{blocked}. The first: {first}")
+    return Document(study.freeze(), place).whole()
+
+
+def _write(name: str, store: Path, page: Path | None) -> Path:
+    from robassay.report.write import write_report
+
+    return write_report(name, store, page)
+
+
+def _save(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{file}' cannot be written: {error.strerror}. Choose another place.") from error
+
+
+def _radius(text: str | None, option: str) -> float | None:
+    """A radius such as "0.1" or "8/255"."""
+    if text is None:
+        return None
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / (float(below) if below else 1.0)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"{option} {text} is no number. Write {option} 0.1, or {option} 8/255.") from error
+
+
+def _verdicts(text: str) -> set[str]:
+    wanted = {word.strip() for word in text.split(",") if word.strip()}
+    for word in wanted - set(VERDICTS):
+        raise UsageError(f"--fail-on {word}: no such verdict. Write one or several of {', '.join(VERDICTS)}.")
+    return wanted
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["robassay", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Run the command line; every known error becomes one message and an exit code."""
+    try:
+        app()
+    except RobassayError as error:
+        print(f"robassay: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("robassay: interrupted; what was finished is kept. Run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

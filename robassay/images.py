@@ -14,16 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from robassay.errors import UsageError
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
-SPLITS = ("train", "val", "test")
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 PATIENCE = 3.0  # seconds of silent decoding before progress is shown
 MOST_CLASSES = 32_767  # decisions are stored as int16
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
@@ -50,7 +48,7 @@ class Part(Protocol):
     def title(self) -> str: ...
     def __len__(self) -> int: ...
     def rows(self) -> Iterator[Row]: ...
-    def feed(self, digest: _Hash) -> None: ...
+    def sources(self) -> Iterator[tuple[str, Path]]: ...  # what the digest depends on: a text and a file
 
 
 def canonical(name: str) -> str:
@@ -72,13 +70,18 @@ def listing(folder: Path) -> list[Path]:
         raise UsageError(f"{folder} cannot be read as a folder ({err.strerror}): give a readable one") from err
 
 
-def _fed(digest: _Hash, name: str, file: Path) -> None:
-    try:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").digest()
-    except OSError as err:
-        raise UsageError(f"{file} cannot be read ({err.strerror}): check the file and its permissions") from err
-    digest.update(name.encode() + b"\0" + content)
+def digest(parts: dict[str, Part], *salt: object) -> str:
+    """16 hex digits of SHA-256 over the bytes of all files, and `salt`. UsageError if a file is unreadable."""
+    total = hashlib.sha256(repr(salt).encode())
+    for split, part in parts.items():
+        for text, file in part.sources():
+            try:
+                with file.open("rb") as stream:
+                    content = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as err:
+                raise UsageError(f"{file} cannot be read ({err.strerror}): check its permissions") from err
+            total.update(repr((split, text, content)).encode())
+    return total.hexdigest()[:16]
 
 
 # ---------------------------------------------------------------------------------------- parquet files
@@ -101,9 +104,8 @@ class ParquetPart:
         for file in self.files:
             yield from _parquet_rows(file)
 
-    def feed(self, digest: _Hash) -> None:
-        for file in self.files:
-            _fed(digest, "", file)
+    def sources(self) -> Iterator[tuple[str, Path]]:
+        return (("", file) for file in self.files)
 
 
 def parquet_parts(folder: Path, prefix: str = "") -> dict[str, Part]:
@@ -143,7 +145,8 @@ def _because(err: Exception) -> str:
     return f" ({str(err).splitlines()[0][:120]}): it may be cut short; copy or download it again"
 
 
-def _columns(names: list[str], where: str) -> tuple[str, str]:
+def columns(names: list[str], where: str) -> tuple[str, str]:
+    """The names of the image and the label column. UsageError, starting with `where`, if one is missing."""
     image = next((c for c in ("image", "img") if c in names), None)
     label = next((c for c in ("fine_label", "label") if c in names), None)
     if image is None or label is None:
@@ -160,7 +163,7 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
 
     table, row = _parquet(file), 0
     schema = table.schema_arrow
-    image, label = _columns(schema.names, str(file))
+    image, label = columns(schema.names, str(file))
     kind = schema.field(image).type
     packed = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (packed or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
@@ -192,7 +195,7 @@ class FolderPart:
 
     @property
     def title(self) -> str:
-        return self.root.name
+        return f"{self.root.parent.name}/{self.root.name}"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -204,9 +207,8 @@ class FolderPart:
             except OSError as err:
                 raise UsageError(f"{file} cannot be read ({err.strerror}): check its permissions") from err
 
-    def feed(self, digest: _Hash) -> None:
-        for file, label in zip(self.files, self.labels, strict=True):
-            _fed(digest, f"{label} {file.relative_to(self.root)}", file)
+    def sources(self) -> Iterator[tuple[str, Path]]:
+        return ((f"{y} {file.name}", file) for file, y in zip(self.files, self.labels, strict=True))
 
 
 def folder_parts(path: Path) -> tuple[dict[str, Part], int | None]:
@@ -224,9 +226,11 @@ def folder_parts(path: Path) -> tuple[dict[str, Part], int | None]:
     found = {split: _class_files(roots[split]) for split in SPLITS if split in roots}
     classes = sorted(set().union(*found.values()))
     if not classes:
+        others = ", ".join(p.name for p in listing(path) if p.suffix == ".parquet")
         raise UsageError(
             f"{path} holds neither train*.parquet or test*.parquet nor class folders with images: expected "
-            f"test/CLASS/IMAGE.png (and train/…) or CLASS/IMAGE.png"
+            "test/CLASS/IMAGE.png (and train/…) or CLASS/IMAGE.png"
+            + (f". It holds {others}: for a named set write --data NAME --data-dir {path}" if others else "")
         )
     for split, files in found.items():
         if extra := sorted(set(files) - set(found.get("train", files))):

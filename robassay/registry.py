@@ -17,7 +17,19 @@ from robassay.errors import UsageError, suggest
 
 T = TypeVar("T", bound=type)
 
-KINDS = ("nets", "attacks", "defences", "policies", "estimators", "transforms", "rules", "access", "recipes")
+KINDS = (
+    "nets",
+    "attacks",
+    "defences",
+    "policies",
+    "estimators",
+    "transforms",
+    "rules",
+    "recipes",
+    "access",
+    "goals",
+    "data",
+)
 USER_PREFIX = "robassay_user_"
 
 
@@ -84,6 +96,11 @@ def part(cls: Any = None, *, name: str | None = None, source: str = "") -> Any:
 def entries(kind: str) -> list[Entry]:
     """All parts of a kind, by name."""
     return sorted((e for e in _entries.values() if e.kind == kind), key=lambda e: e.name)
+
+
+def all_entries() -> list[Entry]:
+    """All parts of all kinds."""
+    return list(_entries.values())
 
 
 def named(kind: str, name: str) -> type:
@@ -182,3 +199,8 @@ def _imports_beside(source: bytes, folder: Path) -> list[Path]:
         stem = folder.joinpath(*dotted.split("."))
         found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
     return found
+
+
+def loaded_files() -> tuple[str, ...]:
+    """Paths of the user's files that this process has run."""
+    return tuple(m.__file__ for n, m in list(sys.modules.items()) if n.startswith(USER_PREFIX) and m.__file__)

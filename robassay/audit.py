@@ -1,0 +1,244 @@
+"""The audit: bring a model, learn whether its robustness is real."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from robassay.access import Access, Attack, White
+from robassay.attacks.gradient import PGD
+from robassay.cells import Craft, Examples, Model, Score, Source
+from robassay.data import Data, find
+from robassay.document import Document
+from robassay.errors import RobassayError, UsageError
+from robassay.estimators import Backprop, Differences, Estimator
+from robassay.given import given, held, held_data
+from robassay.run import carry_out
+from robassay.run.worker import forget
+from robassay.signals import Facts, Signals
+from robassay.store import Store
+from robassay.study import Audit, Evaluation, Study
+from robassay.threat import Threat
+
+Budget = Literal["quick", "standard", "thorough"]
+SLICE = 100
+"""Images per cell: enough for a full batch, small enough that two workers share an audit."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a budget means."""
+
+    steps: int
+    restarts: int
+    draws: int
+    adequate_draws: int
+
+
+EFFORT: dict[str, Effort] = {
+    "quick": Effort(steps=40, restarts=2, draws=10, adequate_draws=20),
+    "standard": Effort(steps=100, restarts=3, draws=15, adequate_draws=50),
+    "thorough": Effort(steps=300, restarts=5, draws=20, adequate_draws=50),
+}
+CLAIMED_STEPS, CLAIMED_DRAWS = 10, 50
+"""The field's usual attack: PGD-10 on cross-entropy, step eps/10, EoT over 50 draws."""
+
+
+class Result(dict):  # type: ignore[type-arg]
+    """The result of an audit: the JSON value of schema 1, shown as a card in notebooks."""
+
+    def __str__(self) -> str:
+        def percent(name: str) -> str:
+            return f"{100 * self[name]['value']:.1f} %"
+
+        found = f"clean {percent('clean')}, claimed {percent('claimed')}, strongest attack {percent('robust')}"
+        return f"{self['verdict']}: {self['sentence']} ({found}; won by {self['winner']})"
+
+    def _repr_html_(self) -> str:
+        from robassay.report import card
+
+        return card(self)
+
+
+def audit(
+    model: nn.Module | str | Model,
+    data: str | Data | tuple[Tensor, Tensor] = "digits",
+    *,
+    linf: float | None = None,
+    l2: float | None = None,
+    weights: str | None = None,
+    examples: int = 200,
+    draws: int = 100,
+    budget: Budget = "quick",
+    delta: float = 0.05,
+    data_dir: str | Path | None = None,
+    store: str | Path | None = None,
+    workers: int = 1,
+    quiet: bool = False,
+) -> Result:
+    """Audit one model and return the verdict with its evidence.
+
+    Example:
+        >>> import robassay                                         # doctest: +SKIP
+        >>> robassay.audit(my_module, "mnist", linf=0.1)            # doctest: +SKIP
+
+    Args:
+        model: a module that maps images (B, C, H, W) in [0,1] to logits (B, classes), or "file.py:build", or a cell.
+        data: name of a data set, or (x, y) with x float in [0,1] or uint8 (N, C, H, W) and y int64 (N,).
+        linf, l2: radius of the threat in pixel units of [0,1]; exactly one of them.
+        weights: with "file.py:build", a .safetensors or .pt state dict.
+        examples: test images, from the first on.
+        draws: fresh draws per image that judge (a deterministic model is asked once).
+        budget: "quick", "standard" or "thorough".
+        delta: gap in accuracy that is not held against a claim.
+        data_dir: folder with the data set's parquet files.
+        store: folder that keeps results, so that an interrupted audit goes on; None for a temporary one.
+        workers: processes; a module in memory is always audited in this process.
+        quiet: no progress.
+
+    Raises:
+        UsageError: what was given cannot be audited as written.
+        RobassayError: a computation failed.
+    """
+    if isinstance(model, str) and ":" not in model:
+        raise UsageError(f"model='{model}' names no function. Write 'file.py:build'.")
+    source: Source = (
+        held_data(*data) if isinstance(data, tuple) else find(data, data_dir) if isinstance(data, str) else data
+    )
+    on = Examples(source, "test", 0, examples)
+    on.load()
+    if isinstance(model, str):
+        file, build = model.rsplit(":", 1)
+        cell: Model = given(file, build, weights, on)
+    else:
+        cell = held(model, on) if isinstance(model, nn.Module) else model
+    in_process = isinstance(model, nn.Module) or isinstance(data, tuple)
+    with tempfile.TemporaryDirectory(prefix="robassay-") as temporary:
+        place = Store(store or Path(temporary) / "store")
+        item = plan_audit(cell, on, threat_of(linf, l2), budget, draws, delta, place, quiet, "audit")
+        study = Study("audit", "Audit", (item,), scale="audit")
+        forget()
+        outcome = carry_out(study.needs(), place, 0 if in_process else workers, quiet=quiet)
+        if outcome.failed:
+            raise RobassayError(next(iter(outcome.failed.values())))
+        return Result(Document(study.freeze(), place).audits()[0])
+
+
+def threat_of(linf: float | None, l2: float | None) -> Threat:
+    """The threat of exactly one given radius.
+
+    Raises:
+        UsageError: none or both given, or a radius that is not positive.
+    """
+    if (linf is None) == (l2 is None):
+        raise UsageError("an audit needs one threat: write --linf 0.1 (or 8/255), or --l2 0.5.")
+    eps = linf if linf is not None else l2
+    assert eps is not None
+    if not 0 < eps < float("inf"):
+        raise UsageError(f"eps={eps} is no radius: it must be positive. Write --linf 0.1, or 8/255 for 8 grey levels.")
+    if linf is not None and linf > 1:
+        raise UsageError(f"--linf {linf} is more than the whole range [0,1] of a pixel. Did you mean {linf:g}/255?")
+    return Threat("linf" if linf is not None else "l2", eps)
+
+
+def plan_audit(
+    model: Model,
+    on: Examples,
+    threat: Threat,
+    budget: Budget,
+    draws: int,
+    delta: float,
+    store: Store,
+    quiet: bool,
+    name: str,
+    command: str = "",
+) -> Audit:
+    """The audit of ``model``, after finding out what it is (which is computed at once).
+
+    Raises:
+        RobassayError: the model cannot be run on these images.
+    """
+    facts = Facts(model, dataclasses.replace(on, stop=min(on.stop, on.start + 8)))
+    outcome = carry_out([facts], store, 0, quiet=True)
+    if outcome.failed:
+        raise UsageError(next(iter(outcome.failed.values())))
+    differentiable = bool(store.read(facts.key)["differentiable"])
+    item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command)
+    return dataclasses.replace(item, facts=facts)
+
+
+def describe_audit(
+    model: Model,
+    on: Examples,
+    threat: Threat,
+    budget: Budget = "quick",
+    draws: int = 100,
+    delta: float = 0.05,
+    name: str = "audit",
+    differentiable: bool = True,
+    command: str = "",
+) -> Audit:
+    """The audit of a model that is known to be differentiable, or known not to be: a value, nothing is computed.
+
+    The union is the claimed attack, an adequate one of its kind, and PGD on three losses, each with restarts: no
+    single loss wins on every masked network.
+    """
+    if budget not in EFFORT:
+        raise UsageError(f"budget='{budget}' is not known. Write quick, standard or thorough.")
+    if draws < 2:
+        raise UsageError(f"draws={draws}: half of the draws choose the worst attack, half judge. Write --draws 100.")
+    effort = EFFORT[budget]
+    slices = on.slices(SLICE)
+    assert threat.eps is not None
+    step = threat.eps / CLAIMED_STEPS
+
+    def white(n: int) -> White:
+        # Without a gradient the attacker differentiates numerically; the report says so.
+        estimator: Estimator = Backprop(n) if differentiable else Differences(radius=0.05, pairs=20, draws=min(n, 2))
+        return White(estimator)
+
+    def against(attack: Attack, access: Access) -> Evaluation:
+        return tuple(Score(model, Craft((model,), s, attack, threat, access), repeats=draws) for s in slices)
+
+    losses = ("ce", "scaled_ce", "margin")
+    battery = {
+        f"PGD-{effort.steps} {loss}": against(
+            PGD(steps=effort.steps, loss=loss, restarts=effort.restarts),  # type: ignore[arg-type]
+            white(effort.draws),
+        )
+        for loss in losses
+    }
+    usual = PGD(steps=CLAIMED_STEPS, step=step, loss="ce", keep="last")
+    enough = PGD(steps=4 * effort.steps // 2, loss="ce")
+    return Audit(
+        id=name,
+        title=name,
+        network=describe_network(model),
+        threat=threat,
+        clean=tuple(Score(model, s, repeats=draws) for s in slices),
+        claimed=against(usual, white(CLAIMED_DRAWS)),
+        adequate=against(enough, white(effort.adequate_draws)),
+        battery=battery,
+        signals=tuple(Signals(model, s) for s in slices) if differentiable else (),
+        delta=delta,
+        budget=budget,
+        command=command,
+    )
+
+
+def describe_network(model: Model) -> str:
+    """A model in a few words."""
+    from robassay.run.progress import title
+
+    return title(model)
+
+
+def worst_seed(results: Sequence[Result]) -> Result:
+    """Of several training seeds the one with the largest gap: the size of an artefact varies by seed."""
+    return max(results, key=lambda r: r["gap"]["value"])

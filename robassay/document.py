@@ -1,0 +1,205 @@
+"""From a frozen study and a store to the document that is shown: every number with interval, n and cell keys.
+
+NumPy only: neither torch nor the code that described the study is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from robassay.errors import RobassayError
+from robassay.folds import Rows, rows, thaw
+from robassay.store import Store
+from robassay.verdict import FLAGS, Evidence, as_json, judge
+from robassay.version import __version__
+
+SCHEMA = 1
+
+
+class Document:
+    """Evaluates the items of a frozen study; a number whose cells are missing is None.
+
+    Args:
+        frozen: what :meth:`robassay.study.Study.freeze` gave.
+        store: where the cells lie.
+    """
+
+    def __init__(self, frozen: dict[str, Any], store: Store) -> None:
+        self.frozen, self.store = frozen, store
+        self._done = store.done()
+        self._rows: Callable[[tuple[str, ...]], Rows] = lru_cache(maxsize=256)(self._read)
+
+    def _read(self, keys: tuple[str, ...]) -> Rows:
+        return rows([self.store.read(key) for key in keys])
+
+    def _have(self, *groups: list[str]) -> bool:
+        return all(key in self._done for group in groups for key in group)
+
+    def _items(self, kind: str) -> list[dict[str, Any]]:
+        return [item for item in self.frozen["items"] if item["kind"] == kind]
+
+    def measure(self, frozen: dict[str, Any]) -> dict[str, Any] | None:
+        """A measure's estimate with its cell keys, None when a cell is missing."""
+        groups = frozen["needs"]
+        if not self._have(*groups):
+            return None
+        estimate = thaw(frozen["fold"])([self._rows(tuple(group)) for group in groups])
+        return {**as_json(estimate), "keys": [key for group in groups for key in group]}
+
+    def audits(self) -> list[dict[str, Any]]:
+        """Results of schema 1 of all audits whose cells are there."""
+        return [found for item in self._items("audit") if (found := self._audit(item)) is not None]
+
+    def _audit(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        groups = {"claimed": item["claimed"], "adequate": item["adequate"], **item["battery"]}
+        if not self._have(item["clean"], *groups.values(), item["signals"]):
+            return None
+        signals = [self.store.read(key) for key in item["signals"]]
+        joined = {name: np.concatenate([s[name] for s in signals]) for name in FLAGS} if signals else {}
+        known = self.store.read(item["facts"]) if item["facts"] in self._done else {}
+        facts = {name: bool(value) for name, value in known.items() if name != "classes"}
+        if not facts.get("stochastic", len(self._rows(tuple(item["clean"])).decisions) > 1):
+            joined.pop("carriers", None)
+        evidence = Evidence(
+            self._rows(tuple(item["clean"])),
+            self._rows(tuple(item["claimed"])),
+            self._rows(tuple(item["adequate"])),
+            {name: self._rows(tuple(keys)) for name, keys in item["battery"].items()},
+            joined,
+            facts,
+        )
+        result = judge(evidence, item["delta"], item["budget"])
+        for attack in result["attacks"]:
+            attack["keys"] = groups[attack["name"]]
+        keys = [*item["clean"], *(k for g in groups.values() for k in g), *item["signals"]]
+        named = {name: item[name] for name in ("id", "title", "network", "threat", "command")}
+        return {**named, **result, "keys": keys, "version": self.frozen["version"]}
+
+    def tables(self) -> list[dict[str, Any]]:
+        """Tables with estimates and published values."""
+        found = []
+        for item in self._items("table"):
+            cells = [
+                [self._entry(m, p) for m, p in zip(*line, strict=True)]
+                for line in zip(item["cells"], item["published"], strict=True)
+            ]
+            found.append({**{k: item[k] for k in ("id", "caption", "rows", "cols", "unit")}, "cells": cells})
+        return found
+
+    def _entry(self, frozen: dict[str, Any] | None, published: float | None) -> dict[str, Any] | None:
+        estimate = self.measure(frozen) if frozen else None
+        if estimate is None and published is None:
+            return None
+        nothing = {"value": None, "low": None, "high": None, "n": 0, "keys": []}
+        return {**(estimate or nothing), "published": published}
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Curves with estimates."""
+        found = []
+        for item in self._items("curves"):
+            series = [{**line, "points": [self.measure(m) for m in line["points"]]} for line in item["series"]]
+            found.append({**{k: item[k] for k in ("id", "caption", "kind", "xlabel", "ylabel", "x")}, "series": series})
+        return found
+
+    def checks(self) -> list[dict[str, Any]]:
+        """Claims with their outcome."""
+        found = []
+        for item in self._items("check"):
+            estimate = self.measure(item["evidence"])
+            outcome, sentence = _outcome(estimate, item["limit"], item["side"])
+            found.append({"id": item["id"], "question": item["question"], "outcome": outcome, "sentence": sentence})
+        return found
+
+    def galleries(self) -> list[dict[str, Any]]:
+        """Galleries as arrays: the clean and attacked images, labels and the most frequent decision."""
+        found = []
+        for item in self._items("gallery"):
+            if self._have([item["score"], item["craft"]]):
+                found.append({**{k: item[k] for k in ("id", "caption", "attack")}, "images": self._pick(item)})
+        return found
+
+    def _pick(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        score, craft = self.store.read(item["score"]), self.store.read(item["craft"], ("x", "x_adv"))
+        decisions, labels = score["decisions"], score["labels"]
+        wrong = (decisions != labels).mean(0)
+        chosen = np.argsort(-wrong, kind="stable")[: item["count"]]
+        images = []
+        for i in sorted(chosen):
+            others = decisions[:, i][decisions[:, i] != labels[i]]
+            names, counts = np.unique(others if len(others) else decisions[:, i], return_counts=True)
+            images.append(
+                {
+                    "x": craft["x"][i],
+                    "x_adv": craft["x_adv"][i],
+                    "true": str(labels[i]),
+                    "predicted": "rejected" if names[counts.argmax()] < 0 else str(names[counts.argmax()]),
+                    "wrong": float(wrong[i]),
+                    "l2": float(score["l2"][i]),
+                    "linf": float(score["linf"][i]),
+                    "attack": item["attack"],
+                }
+            )
+        return images
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from: cells, machines, versions, hours."""
+        have = [key for key in self.frozen["needs"] if key in self._done]
+        about = [self.store.about(key) for key in have]
+        machines, versions = sorted({a["machine"] for a in about}), sorted({a["torch"] for a in about})
+        return {
+            "cells": len(have),
+            "missing": len(self.frozen["needs"]) - len(have),
+            "hours": sum(a["seconds"] for a in about) / 3600,
+            "machines": machines,
+            "torch": versions,
+            "mixed": len(machines) > 1 or len(versions) > 1,
+            "seeds": self.frozen["seeds"],
+            "data": self.frozen["data"],
+        }
+
+    def whole(self) -> dict[str, Any]:
+        """Everything, as the report and ``results.json`` show it (galleries still as arrays)."""
+        head = {k: self.frozen[k] for k in ("title", "subtitle", "scale", "command", "cites")}
+        return {
+            "schema": SCHEMA,
+            **head,
+            "version": __version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "audits": self.audits(),
+            "tables": self.tables(),
+            "figures": self.figures(),
+            "galleries": self.galleries(),
+            "checks": self.checks(),
+            "provenance": self.provenance(),
+        }
+
+
+def _outcome(estimate: dict[str, Any] | None, limit: float, side: str) -> tuple[str, str]:
+    if estimate is None or estimate["value"] is None:
+        return "UNDECIDED", "not computed"
+    low, high = estimate["low"], estimate["high"]
+    shown = f"{100 * estimate['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}], n = {estimate['n']}"
+    above, below = low > limit, high < limit
+    if (above and side == "above") or (below and side == "below"):
+        return "PASS", shown
+    return ("FAIL" if above or below else "UNDECIDED"), shown
+
+
+def study_in(store: Store, name: str | None) -> dict[str, Any]:
+    """A frozen study of a store by name; the only one when ``name`` is None.
+
+    Raises:
+        RobassayError: no such study, or several and no name.
+    """
+    studies = store.studies()
+    if name is None and len(studies) == 1:
+        return next(iter(studies.values()))
+    if name is None or name not in studies:
+        known = ", ".join(studies) or "none"
+        raise RobassayError(f"which study? '{store.root}' has: {known}. Write --study NAME.")
+    return studies[name]

@@ -1,0 +1,240 @@
+"""A user's own network as a model cell: from a Python file and a weights file, or an object in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file as load_safetensors
+from torch import Tensor, nn
+
+from robassay.cells import Arrays, Context, Examples, Model, cell
+from robassay.classifier import Classifier, Wrapped
+from robassay.data import Images, check_images, pixels
+from robassay.errors import UsageError
+from robassay.probe import Findings, probe
+from robassay.registry import load_name, source_digest
+from robassay.rng import Stream
+
+PROBE_IMAGES = 8
+M = TypeVar("M", bound=nn.Module)
+
+
+@cell
+class Given(Model):
+    """A network that a user's ``build()`` returns, with weights from a file.
+
+    Identity is the content: the file with the modules it imports from its own folder, the name, the weights.
+
+    Args:
+        digest: of the Python file; see :func:`~robassay.registry.source_digest`.
+        build: name of the function without arguments that returns the network.
+        weights_digest: of the weights file; empty when there is none.
+        on: a few images to find out on what the network is.
+        file, weights: where they lie; not identity.
+    """
+
+    digest: str
+    build: str
+    weights_digest: str
+    on: Examples
+    file: str = field(default="", metadata={"key": False})
+    weights: str | None = field(default=None, metadata={"key": False})
+
+    def compute(self, ctx: Context) -> Arrays:
+        return _found(self._module(ctx.device), self.on, ctx.device)
+
+    def open(self, ctx: Context) -> Classifier:
+        return _as_classifier(self._module(ctx.device), Findings(**_read(ctx, self)))
+
+    def _module(self, device: torch.device) -> nn.Module:
+        make = load_name(self.file, self.build)
+        with Stream(("given", self.digest)).active():  # a build() that draws its weights draws the same ones each time
+            try:
+                module = make()
+            except TypeError as error:
+                raise UsageError(f"{self.file}:{self.build} could not be called as {self.build}(): {error}.") from error
+        if not isinstance(module, nn.Module):
+            raise UsageError(
+                f"{self.file}:{self.build} returned a {type(module).__name__}; it must return a torch.nn.Module that "
+                "maps images in [0,1] to logits."
+            )
+        if self.weights is not None:
+            load_weights(module, self.weights)
+        return module.to(device).eval()
+
+
+def given(file: str, build: str, weights: str | None, on: Examples) -> Given:
+    """The cell of ``file:build`` with ``weights``, identified by content; ``on`` gives the probing images.
+
+    Raises:
+        UsageError: no such file, no such function, no such weights, or weights that do not fit.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"No file '{file}'. Write the path of a Python file, such as model.py:build.")
+    load_name(path, build)
+    digest = ""
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise UsageError(f"No weights file '{weights}'. Write --weights FILE.safetensors.")
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+        weights = str(Path(weights).resolve())
+    made = Given(source_digest(path), build, digest, _few(on), str(path.resolve()), weights)
+    made._module(torch.device("cpu"))
+    return made
+
+
+@cell
+class Held(Model):
+    """A network that the caller holds in memory; only cells computed in the caller's own process can use it."""
+
+    digest: str
+    on: Examples
+    module: nn.Module | None = field(default=None, metadata={"key": False}, repr=False)
+
+    def compute(self, ctx: Context) -> Arrays:
+        return _found(self._module(), self.on, ctx.device)
+
+    def open(self, ctx: Context) -> Classifier:
+        return _as_classifier(self._module().to(ctx.device), Findings(**_read(ctx, self)))
+
+    def _module(self) -> nn.Module:
+        assert self.module is not None
+        return self.module.eval()
+
+
+def held(module: nn.Module, on: Examples) -> Held:
+    """The cell of a network in memory, identified by its weights, its printed form and its class's source."""
+    digest = hashlib.sha256(repr(module).encode())
+    try:
+        digest.update(inspect.getsource(type(module)).encode())
+    except (OSError, TypeError):
+        digest.update(type(module).__qualname__.encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return Held(digest.hexdigest()[:16], _few(on), module)
+
+
+@dataclass(frozen=True)
+class HeldData:
+    """Images that the caller holds in memory, as a data set with a "test" split."""
+
+    checksum: str
+    name: str = field(default="images in memory", metadata={"key": False})
+    classes: int = field(default=0, metadata={"key": False})
+    shape: tuple[int, int, int] = field(default=(0, 0, 0), metadata={"key": False})
+    note: str = field(default="", metadata={"key": False})
+    images: Images | None = field(default=None, metadata={"key": False}, repr=False, compare=False)
+
+    def split(self, name: str) -> Images:
+        """The images, whatever split is asked for."""
+        assert self.images is not None
+        return self.images
+
+
+def held_data(x: Tensor, y: Tensor) -> HeldData:
+    """Images ``x`` float in [0,1] or uint8 (N, C, H, W) with labels ``y`` int64 (N,) as a data set.
+
+    Floats are rounded to 8 bits, as every image a user can be shown has them.
+
+    Raises:
+        UsageError: values outside [0,1], NaN, or shapes and types that do not fit.
+    """
+    check_images(x, y)
+    stored = x.detach().cpu() if x.dtype == torch.uint8 else (x.detach().cpu() * 255).round().to(torch.uint8)
+    labels = y.detach().cpu()
+    digest = hashlib.sha256(stored.contiguous().numpy().tobytes() + labels.contiguous().numpy().tobytes())
+    return HeldData(
+        digest.hexdigest()[:16],
+        classes=int(labels.max()) + 1,
+        shape=(stored.shape[1], stored.shape[2], stored.shape[3]),
+        images=Images(stored, labels),
+    )
+
+
+def _few(on: Examples) -> Examples:
+    stop = min(on.stop, on.start + PROBE_IMAGES)
+    return type(on)(on.data, on.split, on.start, stop)
+
+
+def _found(module: nn.Module, on: Examples, device: torch.device) -> Arrays:
+    x = pixels(on.load().x).to(device)
+    module = module.to(device)
+    if isinstance(module, Classifier):  # made for robassay: it says itself what it is; only the rest is probed
+        found = probe(module, x)._replace(classes=module.classes, stochastic=module.stochastic, coupled=module.coupled)
+    else:
+        found = probe(module, x)
+    return {name: torch.tensor(int(value)) for name, value in found._asdict().items()}
+
+
+def _read(ctx: Context, model: Model) -> dict[str, int]:
+    stored = ctx.load(model)
+    return {name: int(stored[name]) for name in Findings._fields}
+
+
+def _as_classifier(module: nn.Module, found: Findings) -> Classifier:
+    if isinstance(module, Classifier):
+        return module
+    return Wrapped(module, found.classes, bool(found.stochastic), bool(found.coupled))
+
+
+def load_weights(module: M, path: str | Path) -> M:
+    """Load a state dict from ``.safetensors``, or from a ``.pt``/``.pth`` file read with ``weights_only=True``.
+
+    Raises:
+        UsageError: an unreadable file, a file that would need unpickling of objects, or shapes that do not fit.
+    """
+    state = _read_weights(Path(path))
+    own = module.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    differing = [
+        f"{name} is {tuple(state[name].shape)} in the file and {tuple(own[name].shape)} in the network"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if missing or extra or differing:
+        faults = [*differing]
+        faults += [f"the file lacks {_few_names(missing)}"] if missing else []
+        faults += [f"the network lacks {_few_names(extra)}"] if extra else []
+        raise UsageError(
+            f"the weights in '{path}' are not for this network: {'; '.join(faults[:6])}. "
+            "Give the weights that belong to what build() returns."
+        )
+    module.load_state_dict(state)
+    return module
+
+
+def _few_names(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_safetensors(path)
+        except (SafetensorError, OSError) as error:
+            raise UsageError(f"'{path}' is not a readable safetensors file ({error}). Save it again.") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(
+            f"'{path}' cannot be read as plain tensors (torch.load with weights_only=True refused it: "
+            f"{str(error).splitlines()[0][:120]}). A pickle can run any code, so it is not opened. Convert it once, "
+            "where you trust it:\n"
+            "    model = torch.load('model.pt', weights_only=False)\n"
+            "    safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UsageError(
+            f"'{path}' holds a {type(state).__name__}, not a state dict of tensors. Save model.state_dict()."
+        )
+    return state

@@ -1,0 +1,38 @@
+"""What a study still needs: every cell once, what is needed first, minus what the store has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from robassay.cells import Cell, with_needs
+from robassay.store import Store
+
+
+class Plan(NamedTuple):
+    """Cells in an order in which they can be computed, and which of them are done."""
+
+    order: tuple[Cell, ...]
+    todo: tuple[Cell, ...]
+    done: frozenset[str]
+    wanted: tuple[Cell, ...]
+
+
+def plan(wanted: Iterable[Cell], store: Store) -> Plan:
+    """The plan for ``wanted`` cells.
+
+    A cell that is missing only as a step towards finished ones is not asked for again.
+    """
+    wanted = tuple(wanted)
+    have = store.done()
+    order = with_needs(list(wanted))
+    needed: set[str] = set()
+    waiting = [c for c in wanted if c.key not in have]
+    while waiting:
+        cell = waiting.pop()
+        if cell.key in needed or cell.key in have:
+            continue
+        needed.add(cell.key)
+        waiting += cell.needs
+    todo = tuple(c for c in order if c.key in needed)
+    return Plan(tuple(order), todo, frozenset(c.key for c in order if c.key in have), wanted)

@@ -1,0 +1,110 @@
+"""Finding out what a module is, without being told: classes, randomness, hidden state, coupling, gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robassay.classifier import check_finite, logits_of
+from robassay.errors import UsageError
+from robassay.rng import Stream
+
+DRAWS = 16
+COUPLED_SIGMAS = 6.0
+
+
+class Findings(NamedTuple):
+    """What :func:`probe` found."""
+
+    classes: int
+    stochastic: bool
+    """Two passes over the same images differ."""
+    reproducible: bool
+    """Equal seeds of the global generators give equal logits; otherwise the module keeps state or seeds itself."""
+    coupled: bool
+    """A row's logits depend on which other rows are in the batch."""
+    differentiable: bool
+    """A gradient that is not zero everywhere reaches the input."""
+    probabilities: bool
+    """The output looks like probabilities, not logits."""
+
+
+@torch.no_grad()
+def probe(module: nn.Module, x: Tensor) -> Findings:
+    """Probe ``module`` with images ``x`` (B, C, H, W) in [0,1], B ≥ 2; a few dozen passes.
+
+    Raises:
+        UsageError: the module cannot take such images, or does not return logits (B, classes).
+        RobassayError: NaN logits.
+    """
+    rng = Stream(("probe",))
+    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    x = x.to(tensors[0].dtype) if tensors else x
+    logits = _first_pass(module, x)
+    if logits.shape[0] != len(x) or logits.shape[1] < 2:
+        raise UsageError(
+            f"the model returned logits of shape {tuple(logits.shape)} for {len(x)} images; an audit needs "
+            f"({len(x)}, classes) with at least two classes."
+        )
+    check_finite(logits)
+    draws = torch.stack([_logits(module, x, rng.child(i)) for i in range(DRAWS)])
+    same = torch.equal(draws[0], _logits(module, x, rng.child(0)))
+    stochastic = not same or not bool((draws == draws[0]).all())
+    probabilities = bool((draws >= 0).all() and (draws.sum(-1) - 1).abs().max() < 1e-3)
+    return Findings(
+        classes=logits.shape[1],
+        stochastic=stochastic,
+        reproducible=same,
+        coupled=_coupled(module, x, draws, stochastic, rng),
+        differentiable=_differentiable(module, x, rng),
+        probabilities=probabilities,
+    )
+
+
+def _logits(module: nn.Module, x: Tensor, rng: Stream) -> Tensor:
+    with rng.active():
+        return logits_of(module(x))
+
+
+def _first_pass(module: nn.Module, x: Tensor) -> Tensor:
+    """One pass whose failure is explained: the usual cause is another image size than the module was made for."""
+    try:
+        return _logits(module, x, Stream(("probe", "first")))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        channels, height, width = x.shape[1:]
+        message = f"the model cannot take images of shape {channels}×{height}×{width} (channels × height × width). "
+        wanted = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), channels)
+        if wanted != channels:
+            message += f"Its first convolution takes {wanted} channels, the images have {channels}. "
+        message += f"It said: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. "
+        raise UsageError(message + "Audit it on the data set it was built for (--data NAME).") from error
+
+
+def _coupled(module: nn.Module, x: Tensor, draws: Tensor, stochastic: bool, rng: Stream) -> bool:
+    """Whether the first image's logits change with its batch mates: exactly, or in the mean of a random module."""
+    try:
+        alone = torch.stack([_logits(module, x[:1], rng.child("alone", i))[0] for i in range(len(draws))])
+    except (RuntimeError, ValueError):
+        return True  # a module that cannot take a single image (batch norm in training mode) needs its batch
+    together = draws[:, 0]
+    if not stochastic:
+        return not torch.allclose(alone[0], together[0], rtol=1e-3, atol=1e-3 * float(together[0].abs().max() + 1))
+    spread = (alone.var(0) / len(alone) + together.var(0) / len(together)).sqrt()
+    gap = (alone.mean(0) - together.mean(0)).abs()
+    scale = together.abs().mean() + 1e-12
+    return bool((gap > COUPLED_SIGMAS * spread + 1e-3 * scale).any())
+
+
+def _differentiable(module: nn.Module, x: Tensor, rng: Stream) -> bool:
+    with torch.enable_grad(), rng.child("gradient").active():
+        image = x.detach().clone().requires_grad_()
+        try:
+            logits = logits_of(module(image))
+            if not logits.requires_grad:
+                return False
+            (gradient,) = torch.autograd.grad(logits.square().sum(), image, allow_unused=True)
+        except RuntimeError:
+            return False
+    return gradient is not None and bool((gradient != 0).any())

@@ -1,0 +1,118 @@
+"""Writing what a store holds: the HTML report, results.json with CSV, and the overview in a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from robassay.document import Document, study_in
+from robassay.errors import UsageError
+from robassay.report.pictures import difference, picture
+from robassay.report.render import render, to_csv
+from robassay.store import Store
+
+WORDS = {
+    "artefact": "artefact",
+    "overstated": "overstated",
+    "holds": "holds",
+    "no_flaw_found": "no flaw found",
+    "undecided": "undecided",
+}
+
+
+def write_report(name: str, store: str | Path, page: Path | None = None) -> Path:
+    """Write the HTML report of a stored study; by default to ``<store>/reports/<name>.html``.
+
+    Raises:
+        RobassayError: no such study.
+        UsageError: the page cannot be written.
+    """
+    place = Store(store, create=False)
+    document = Document(study_in(place, name), place).whole()
+    document["galleries"] = [_shown(gallery) for gallery in document["galleries"]]
+    page = page or Path(store) / "reports" / f"{name}.html"
+    _write(page, render(document))
+    return page
+
+
+def _shown(gallery: dict[str, Any]) -> dict[str, Any]:
+    images = []
+    for image in gallery["images"]:
+        x, x_adv = image.pop("x"), image.pop("x_adv")
+        clean = x.astype("float32") / 255
+        change, factor = difference(clean, x_adv)
+        pictures = {"original": picture(x), "adversarial": picture(x_adv), "difference": change, "amplified": factor}
+        images.append({**image, **pictures})
+    return {**gallery, "images": images}
+
+
+def export_files(name: str, store: str | Path, folder: Path, results: bool) -> list[Path]:
+    """Write the numbers of a stored study.
+
+    With ``results`` one file ``<folder>/<scale>/<name>.json``, to be committed; else ``results.json`` and a CSV per
+    table. Each number carries its interval, n, published value and cell keys; the file its provenance.
+
+    Raises:
+        RobassayError: no such study.
+        UsageError: cells are missing (with ``results``), or the folder cannot be written.
+    """
+    place = Store(store, create=False)
+    document = Document(study_in(place, name), place).whole()
+    del document["galleries"]
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    if results:
+        missing = document["provenance"]["missing"]
+        if missing:
+            raise UsageError(f"{missing} cells of '{name}' are missing: run the study before its results are committed.")
+        return [_write(folder / document["scale"] / f"{name}.json", text)]
+    files = [_write(folder / "results.json", text)]
+    return files + [_write(folder / f"{table['id']}.csv", to_csv(table)) for table in document["tables"]]
+
+
+def _write(file: Path, text: str) -> Path:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        raise UsageError(f"'{file}' cannot be written: {error.strerror}. Choose another place.") from error
+    return file
+
+
+def overview(audits: list[dict[str, Any]]) -> None:
+    """Print one line per audit: the usual attack against the strongest found, and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("network", overflow="fold")
+    for title in ("clean", "usual attack", "strongest found"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    colours = {"artefact": "red", "overstated": "yellow", "holds": "green", "no_flaw_found": "green"}
+    for one in audits:
+        verdict = Text(WORDS[one["verdict"]], style=colours.get(one["verdict"], ""))
+        if one["cause"]:
+            verdict.append(f" ({one['cause']})")
+        if one["robustness"] == "none":
+            verdict.append(", no robustness")
+        rates = [_percent(one["clean"]), _percent(one["claimed"]), _interval(one["robust"])]
+        table.add_row(one["title"], *rates, verdict)
+    Console().print(table)
+    if audits:
+        ball = audits[0]["threat"]
+        sign = {"linf": "L∞", "l2": "L2"}.get(ball["norm"], ball["norm"])
+        sizes = f"{sign} eps {ball['eps']:.3g}, n = {audits[0]['clean']['n']} images, up to {audits[0]['draws']} draws each"
+        Console().print(f"robust accuracy; {sizes}; [95 % interval]", style="dim", markup=False)
+
+
+def _percent(rate: dict[str, Any]) -> str:
+    return f"{100 * rate['value']:.1f} %"
+
+
+def _interval(rate: dict[str, Any]) -> str:
+    return f"{100 * rate['value']:.1f} % [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"

@@ -1,0 +1,124 @@
+"""Progress on standard error: bars with time left in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from robassay.cells import Cell, Craft, Model, Score, Train
+from robassay.plan import Plan
+from robassay.store import Store
+
+LINE_EVERY = 10.0
+"""Seconds between two plain lines."""
+
+
+def title(cell: Cell) -> str:
+    """A few words for people."""
+    if isinstance(cell, Train):
+        return f"train {_word(cell.net)} on {cell.data.name}"
+    if isinstance(cell, Craft):
+        loss = getattr(cell.attack, "loss", "")
+        eps = "" if cell.threat.eps is None else f" {cell.threat.norm} {cell.threat.eps:.3g}"
+        return f"attack {_word(cell.sources[0])}: {_word(cell.attack)} {loss}{eps}".replace("  ", " ")
+    if isinstance(cell, Score):
+        return f"judge {_word(cell.target)}"
+    return f"open {_word(cell)}" if isinstance(cell, Model) else type(cell).__name__.lower()
+
+
+def _word(value: object) -> str:
+    if isinstance(value, Train):
+        return _word(value.net)
+    build = getattr(value, "build", None)
+    if isinstance(value, Model) and isinstance(build, str):
+        return build
+    return type(value).__name__
+
+
+class Progress:
+    """Told by the scheduler what happens; ``quiet`` says nothing but failures."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.terminal = sys.stderr.isatty() and not quiet
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._fractions: dict[str, float] = {}
+        self._finished = self._total = 0
+        self._began = self._told = 0.0
+
+    def begin(self, plan: Plan) -> None:
+        """A run begins."""
+        self._total, self._finished = len(plan.todo), 0
+        self._began = self._told = time.monotonic()
+        if not self.terminal:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn())
+        self._bar = Bars(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        )
+        self._bar.start()
+        self._tasks[""] = self._bar.add_task("all cells", total=self._total)
+
+    def started(self, cell: Cell) -> None:
+        """A cell was handed to a worker."""
+        self._fractions[cell.key] = 0.0
+        if self._bar is not None:
+            self._tasks[cell.key] = self._bar.add_task(f"  {title(cell)}", total=None)
+
+    def tick(self, store: Store, running: list[Cell]) -> None:
+        """Called a few times a second."""
+        for cell in running:
+            try:
+                text = (store.root / "scratch" / cell.key / "progress").read_text(encoding="utf-8")
+                done, total = (int(v) for v in text.split())
+            except (OSError, ValueError):
+                continue
+            self._fractions[cell.key] = done / max(1, total)
+            if self._bar is not None:
+                self._bar.update(self._tasks[cell.key], completed=done, total=total)
+        if self._bar is not None:
+            self._bar.update(self._tasks[""], completed=self._finished)
+        elif not self.quiet and time.monotonic() - self._told > LINE_EVERY:
+            self._line(running)
+
+    def _line(self, running: list[Cell]) -> None:
+        self._told = time.monotonic()
+        share = (self._finished + sum(self._fractions.get(c.key, 0.0) for c in running)) / max(1, self._total)
+        elapsed = self._told - self._began
+        left = f", about {_clock(elapsed * (1 - share) / share)} left" if share > 0 else ""
+        now = f"; now: {title(running[0])}" if running else ""
+        print(f"robassay: {self._finished} of {self._total} cells in {_clock(elapsed)}{left}{now}", file=sys.stderr)
+
+    def finished(self, cell: Cell, seconds: float) -> None:
+        """A cell is in the store."""
+        self._finished += 1
+        self._drop(cell)
+
+    def failed(self, cell: Cell, error: str) -> None:
+        """A cell failed; said even when quiet."""
+        self._finished += 1
+        self._drop(cell)
+        print(f"robassay: failed: {title(cell)} ({cell.key}): {error}", file=sys.stderr)
+
+    def _drop(self, cell: Cell) -> None:
+        self._fractions.pop(cell.key, None)
+        task = self._tasks.pop(cell.key, None)
+        if self._bar is not None and task is not None:
+            self._bar.remove_task(task)
+
+    def end(self) -> None:
+        """The run is over, or was interrupted."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,169 @@
+"""Computing one cell: open what it needs, run it with one thread, store the result, keep a log."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import platform
+import threading
+import time
+import traceback
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from robassay.cells import Cell, Model, describe
+from robassay.classifier import Classifier
+from robassay.errors import RobassayError
+from robassay.registry import load_file
+from robassay.rng import Stream
+from robassay.store import Store
+from robassay.version import __version__
+
+OPEN_MODELS = 4
+LOADED_CELLS = 8
+
+
+class Task(NamedTuple):
+    """What a worker process is handed."""
+
+    cell: bytes
+    """The pickled cell; our own, from our own driver."""
+    user_files: tuple[str, ...]
+    """Python files of the user whose classes the cell needs; run before the cell is unpickled."""
+    root: str
+    device: str
+
+
+class Done(NamedTuple):
+    """What a worker answers: the error is None when the cell is in the store."""
+
+    key: str
+    seconds: float
+    error: str | None
+
+
+def initialize(parent: int) -> None:
+    """Prepare a worker process: one thread, deaf to Ctrl-C (the driver ends it), gone when the driver is gone."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def work(task: Task) -> Done:
+    """Compute one cell in this process."""
+    for file in task.user_files:
+        load_file(file)
+    return compute(pickle.loads(task.cell), Store(task.root), torch.device(task.device))
+
+
+_models: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
+_arrays: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+
+
+class LocalContext:
+    """The context of one cell: results come from a store, open models are kept between cells of a process."""
+
+    def __init__(self, cell: Cell, store: Store, device: torch.device) -> None:
+        self.store, self.device, self.scratch = store, device, store.scratch(cell.key)
+        self._reported = 0.0
+
+    def load(self, cell: Cell) -> dict[str, np.ndarray]:
+        """See :class:`~robassay.cells.Context`."""
+        return _kept(_arrays, cell.key, LOADED_CELLS, lambda: self.store.read(cell.key))
+
+    def open(self, model: Model) -> Classifier:
+        """See :class:`~robassay.cells.Context`."""
+
+        def make() -> Classifier:
+            with Stream(("open", model.key)).active():
+                return model.open(self).to(self.device).eval().requires_grad_(False)
+
+        return _kept(_models, (model.key, str(self.device)), OPEN_MODELS, make)
+
+    def progress(self, done: int, total: int) -> None:
+        """See :class:`~robassay.cells.Context`; written to a file at most twice a second."""
+        now = time.monotonic()
+        if now - self._reported > 0.5 or done == total:
+            self._reported = now
+            with contextlib.suppress(OSError):
+                (self.scratch / "progress").write_text(f"{done} {total}", encoding="utf-8")
+
+
+def _kept(cache: OrderedDict[Any, Any], key: Any, most: int, make: Any) -> Any:
+    if key not in cache:
+        cache[key] = make()
+        while len(cache) > most:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]
+
+
+def forget() -> None:
+    """Drop what this process keeps open (models in memory may change under their name)."""
+    _models.clear()
+    _arrays.clear()
+
+
+def compute(cell: Cell, store: Store, device: torch.device) -> Done:
+    """Compute ``cell`` and store it; an exception becomes the cell's error."""
+    start = time.perf_counter()
+    log = io.StringIO()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
+            warnings.simplefilter("always")
+            with Stream(("cell", cell.key)).active():
+                arrays = cell.compute(LocalContext(cell, store, device))
+        seconds = time.perf_counter() - start
+        store.write(
+            cell.key, about(cell, device, seconds), {n: t.cpu().numpy() for n, t in arrays.items()}, log.getvalue()
+        )
+        store.clear_scratch(cell.key)
+        return Done(cell.key, seconds, None)
+    except Exception as error:
+        told = str(error) if isinstance(error, RobassayError) else f"{type(error).__name__}: {error}"
+        print(traceback.format_exc(), file=log)
+        with contextlib.suppress(OSError):
+            store.fail(cell.key, told, log.getvalue())
+        return Done(cell.key, time.perf_counter() - start, told)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def about(cell: Cell, device: torch.device, seconds: float) -> dict[str, Any]:
+    """What ``cell.json`` says."""
+    return {
+        "key": cell.key,
+        "cell": describe(cell),
+        "robassay": __version__,
+        "torch": torch.__version__,
+        "machine": machine(device),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 3),
+    }
+
+
+def machine(device: torch.device) -> str:
+    """The class of machine within which results are equal to the bit."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"cpu {name or platform.processor() or platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

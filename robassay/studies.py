@@ -1,0 +1,73 @@
+"""Studies and parts by name, for the command line."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from robassay.errors import UsageError, suggest
+from robassay.study import Study
+
+LISTED = ("nets", "attacks", "defences", "policies", "estimators", "data", "papers")
+SCALES = ("smoke", "small", "full")
+
+
+def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
+    """The study that ``name`` stands for: "demo", or "file.py" / "file.py:name" of the user's.
+
+    In a file the name (default ``study``) is a Study, or a function that returns one and may take ``scale``.
+
+    Raises:
+        UsageError: unknown name or scale, or a file without a study.
+    """
+    if scale not in SCALES:
+        raise UsageError(f"--scale {scale} is not known. {suggest(scale, list(SCALES))}")
+    if ".py" in name:
+        return _from_file(name, scale)
+    if name == "demo":
+        from robassay.data import find
+        from robassay.demo import demo_study
+
+        return demo_study(find("digits", data_dir), None)
+    raise UsageError(f"No study is called '{name}'. {suggest(name, ['demo'])} Or write FILE.py with a function study().")
+
+
+def _from_file(name: str, scale: str) -> Study:
+    from robassay.registry import load_name
+
+    file, _, attribute = name.partition(".py")
+    found = load_name(file + ".py", attribute.lstrip(":") or "study")
+    if callable(found) and not isinstance(found, Study):
+        found = found(scale) if inspect.signature(found).parameters else found()
+    if not isinstance(found, Study):
+        raise UsageError(f"{name} is a {type(found).__name__}, not a Study. Return robassay.Study(name, title, items).")
+    return found
+
+
+def listing(kind: str) -> list[dict[str, str]]:
+    """Name, summary and source of every part of a kind.
+
+    Raises:
+        UsageError: unknown kind.
+    """
+    if kind not in LISTED:
+        raise UsageError(f"There is no list of '{kind}'. {suggest(kind, list(LISTED))}")
+    if kind == "papers":
+        return []
+    if kind == "data":
+        from robassay.data import NAMES
+
+        return [{"name": n.name, "summary": n.summary, "source": n.source} for n in NAMES.values()]
+    return [{"name": e.name, "summary": e.summary, "source": e.source} for e in _entries(kind)]
+
+
+def _entries(kind: str) -> list[Any]:
+    import robassay.attacks
+    import robassay.defences
+    import robassay.estimators
+    import robassay.nets
+    import robassay.policy  # noqa: F401
+    from robassay.registry import entries
+
+    return entries(kind)

@@ -1,0 +1,285 @@
+"""A study: one value that is both the plan (which cells it needs) and the report (what it says about them)."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from robassay.cells import Cell, Craft, Examples, Score
+from robassay.errors import UsageError
+from robassay.folds import Fold
+from robassay.signals import Facts, Signals
+from robassay.threat import Threat
+from robassay.version import __version__
+
+Evaluation = tuple[Score, ...]
+"""Score cells over consecutive slices of the same images."""
+
+FORMAT = 1
+
+
+class Item(abc.ABC):
+    """Something a study shows."""
+
+    id: str
+
+    @abc.abstractmethod
+    def needs(self) -> list[Cell]:
+        """The cells it is made from."""
+
+    @abc.abstractmethod
+    def freeze(self) -> dict[str, Any]:
+        """A JSON value from which the item can be shown without the code that described it."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A fold over one or several evaluations of the same images."""
+
+    evaluations: tuple[Evaluation, ...]
+    fold: Fold
+
+    def needs(self) -> list[Cell]:
+        """The Score cells."""
+        return [score for evaluation in self.evaluations for score in evaluation]
+
+    def freeze(self) -> dict[str, Any]:
+        """Fold and cell keys as a JSON value."""
+        fold = {"type": type(self.fold).__name__, **dataclasses.asdict(self.fold)}  # type: ignore[call-overload]
+        return {"fold": fold, "needs": [_keys(e) for e in self.evaluations]}
+
+
+@dataclass(frozen=True)
+class Table(Item):
+    """A table of measures, with the published figure beside ours where there is one.
+
+    Args:
+        entries: measure of (row, column); a pair that is missing is shown as not asked for.
+        published: published value of (row, column), as a fraction for rates.
+        unit: "rate" (shown in per cent), or the unit in words.
+    """
+
+    id: str
+    caption: str
+    rows: tuple[str, ...]
+    cols: tuple[str, ...]
+    entries: dict[tuple[str, str], Measure]
+    published: dict[tuple[str, str], float] = field(default_factory=dict)
+    unit: str = "rate"
+
+    def __post_init__(self) -> None:
+        for row, col in (*self.entries, *self.published):
+            if row not in self.rows or col not in self.cols:
+                raise UsageError(
+                    f"table '{self.id}' has an entry for ({row}, {col}), which is no row and column of it."
+                )
+
+    def needs(self) -> list[Cell]:
+        return [c for measure in self.entries.values() for c in measure.needs()]
+
+    def freeze(self) -> dict[str, Any]:
+        grid = [[self.entries.get((r, c)) for c in self.cols] for r in self.rows]
+        return {
+            "kind": "table",
+            **_plain(self, "id", "caption", "rows", "cols", "unit"),
+            "cells": [[m.freeze() if m else None for m in line] for line in grid],
+            "published": [[self.published.get((r, c)) for c in self.cols] for r in self.rows],
+        }
+
+
+@dataclass(frozen=True)
+class Curves(Item):
+    """Measures over a common axis, such as robust accuracy over eps. A name in ``dashed`` is drawn dashed."""
+
+    id: str
+    caption: str
+    xlabel: str
+    ylabel: str
+    x: tuple[float, ...]
+    series: dict[str, tuple[Measure, ...]]
+    dashed: tuple[str, ...] = ()
+
+    def needs(self) -> list[Cell]:
+        return [c for line in self.series.values() for measure in line for c in measure.needs()]
+
+    def freeze(self) -> dict[str, Any]:
+        return {
+            "kind": "curves",
+            **_plain(self, "id", "caption", "xlabel", "ylabel", "x"),
+            "series": [
+                {"name": name, "dash": name in self.dashed, "points": [m.freeze() for m in line]}
+                for name, line in self.series.items()
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Gallery(Item):
+    """Adversarial images of one attack with what fresh draws say about them."""
+
+    id: str
+    caption: str
+    score: Score
+    count: int = 6
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.score.on, Craft):
+            raise UsageError(f"gallery '{self.id}' needs a Score on attacked images, not on clean ones.")
+
+    def needs(self) -> list[Cell]:
+        return [self.score]
+
+    def freeze(self) -> dict[str, Any]:
+        assert isinstance(self.score.on, Craft)
+        attack = type(self.score.on.attack).__name__
+        return {
+            "kind": "gallery",
+            **_plain(self, "id", "caption", "count"),
+            "score": self.score.key,
+            "craft": self.score.on.key,
+            "attack": attack,
+        }
+
+
+@dataclass(frozen=True)
+class Check(Item):
+    """A claim, judged by the interval of one measure against a limit.
+
+    It holds when the whole interval lies on the claimed side, fails when the whole interval lies on the other, and
+    is undecided otherwise.
+    """
+
+    id: str
+    question: str
+    evidence: Measure
+    limit: float = 0.0
+    side: Literal["above", "below"] = "above"
+
+    def needs(self) -> list[Cell]:
+        return self.evidence.needs()
+
+    def freeze(self) -> dict[str, Any]:
+        return {
+            "kind": "check",
+            **_plain(self, "id", "question", "limit", "side"),
+            "evidence": self.evidence.freeze(),
+        }
+
+
+@dataclass(frozen=True)
+class Audit(Item):
+    """The audit of one model: evaluations and indicators from which a verdict is judged.
+
+    Args:
+        network: what the model is, in words.
+        clean, claimed, adequate: evaluations of the same images; see :mod:`robassay.verdict`.
+        battery: further attacks by name.
+        signals, facts: indicators per slice, and what the model was found to be.
+        delta, budget: see :func:`robassay.verdict.judge`.
+        command: what reproduces it.
+    """
+
+    id: str
+    title: str
+    network: str
+    threat: Threat
+    clean: Evaluation
+    claimed: Evaluation
+    adequate: Evaluation
+    battery: dict[str, Evaluation]
+    signals: tuple[Signals, ...] = ()
+    facts: Facts | None = None
+    delta: float = 0.05
+    budget: str = "quick"
+    command: str = ""
+
+    def needs(self) -> list[Cell]:
+        evaluations = (self.clean, self.claimed, self.adequate, *self.battery.values())
+        scores: list[Cell] = [s for e in evaluations for s in e]
+        return [*scores, *self.signals, *([self.facts] if self.facts is not None else [])]
+
+    def freeze(self) -> dict[str, Any]:
+        return {
+            "kind": "audit",
+            **_plain(self, "id", "title", "network", "delta", "budget", "command"),
+            "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "clean": _keys(self.clean),
+            "claimed": _keys(self.claimed),
+            "adequate": _keys(self.adequate),
+            "battery": {name: _keys(e) for name, e in self.battery.items()},
+            "signals": [s.key for s in self.signals],
+            "facts": self.facts.key if self.facts is not None else None,
+        }
+
+
+@dataclass(frozen=True)
+class Study:
+    """A title and what is shown under it.
+
+    Args:
+        name: file name in the store; letters, digits and hyphens.
+        title, subtitle: headings.
+        items: tables, curves, galleries, checks, audits.
+        scale: "smoke", "small", "full", "demo" or "audit"; a word for readers, the numbers are in the cells.
+        cites: sources.
+        command: what reproduces it.
+    """
+
+    name: str
+    title: str
+    items: tuple[Item, ...]
+    subtitle: str = ""
+    scale: str = "small"
+    cites: tuple[str, ...] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        ids = [item.id for item in self.items]
+        double = next((i for i in ids if ids.count(i) > 1), None)
+        if double is not None:
+            raise UsageError(f"study '{self.name}' has two items with id '{double}'. Give each its own.")
+
+    def needs(self) -> list[Cell]:
+        """Every cell of every item, each once."""
+        found: dict[str, Cell] = {}
+        for item in self.items:
+            for cell in item.needs():
+                found.setdefault(cell.key, cell)
+        return list(found.values())
+
+    def freeze(self) -> dict[str, Any]:
+        """A JSON value from which the report can be made anywhere."""
+        return {
+            "format": FORMAT,
+            "version": __version__,
+            **_plain(self, "name", "title", "subtitle", "scale", "cites", "command"),
+            "items": [item.freeze() for item in self.items],
+            "needs": [c.key for c in self.needs()],
+            "seeds": sorted({seed for c in self._all() if isinstance(seed := getattr(c, "seed", None), int)}),
+            "data": self._data(),
+        }
+
+    def _all(self) -> list[Cell]:
+        from robassay.cells import with_needs
+
+        return with_needs(self.needs())
+
+    def _data(self) -> list[dict[str, str]]:
+        sets = {}
+        for one in self._all():
+            on = getattr(one, "on", None)
+            data = on.data if isinstance(on, Examples) else getattr(one, "data", None)
+            if data is not None:
+                sets[data.checksum] = {"name": data.name, "checksum": data.checksum, "note": data.note}
+        return list(sets.values())
+
+
+def _keys(evaluation: Evaluation) -> list[str]:
+    return [score.key for score in evaluation]
+
+
+def _plain(item: object, *names: str) -> dict[str, Any]:
+    values = {name: getattr(item, name) for name in names}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

@@ -1,0 +1,200 @@
+"""The verdict of an audit: the measured gap between what was claimed and what the strongest attacks leave.
+
+NumPy only, so that a stored audit can be judged again anywhere. Rates are computed on the same images: claimed (as
+stated), adequate (same loss and estimator, enough steps), union (worst of everything, per image).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from robassay.folds import Estimate, Rows, blocks, difference, rate, worst
+
+SCHEMA = 1
+NO_ROBUSTNESS = 0.05
+"""A union whose upper end is at most this says that there is no robustness."""
+
+FLAGS = {
+    "saturated": (0.05, "above"),
+    "alignment": (0.6, "below"),
+    "carriers": (5.0, "below"),
+    "zero_gradient": (0.05, "above"),
+}
+"""Indicators support a verdict, they never make one. Limits: specification of the audit, from measured nets."""
+
+QUESTIONS = {
+    "saturated": "On how many images is the softmax exactly 1 on every draw, or the CE gradient exactly 0?",
+    "alignment": "Do the gradients of cross-entropy and margin point the same way (median cosine)?",
+    "carriers": "How many of the EoT draws carry the CE gradient (median effective number)?",
+    "zero_gradient": "On how many images is the margin gradient exactly 0?",
+}
+
+
+class Evidence(NamedTuple):
+    """What a verdict is made from."""
+
+    clean: Rows
+    claimed: Rows
+    adequate: Rows
+    battery: Mapping[str, Rows]
+    """Every attack of the union by name, without the three above."""
+    signals: Mapping[str, np.ndarray]
+    """Per-image indicators, (N,) each; empty when not measured."""
+    facts: Mapping[str, bool]
+    """What was found out about the model: stochastic, reproducible, coupled, differentiable, probabilities."""
+
+
+def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
+    """The audit's result as a JSON value (schema 1).
+
+    Args:
+        evidence: decisions and indicators.
+        delta: a gap smaller than this (in accuracy, 0.05 = 5 points) is not held against the claim.
+        budget: "quick" never says that a claim holds, only that no flaw was found.
+    """
+    claimed, adequate, union = evidence.claimed, [evidence.claimed, evidence.adequate], _union(evidence)
+    shared = blocks(union)
+    lasting, reached = worst(adequate), worst(union)
+    robust = rate(reached, shared)
+    steps = difference(claimed.survives(), lasting, shared)
+    masking = difference(lasting, reached, shared)
+    gap = difference(claimed.survives(), reached, shared)
+    stated = rate(claimed.survives(), blocks([claimed]))
+    verdict, cause = _decide(stated, robust, steps, masking, gap, delta, budget)
+    named = _named(evidence)
+    winner = min(named, key=lambda name: float(named[name].survives().mean()))
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict,
+        "cause": cause,
+        "robustness": "none" if robust.high <= NO_ROBUSTNESS else "some",
+        "sentence": _sentence(verdict, cause, stated, robust, gap),
+        "next": _next(verdict, gap, delta, evidence.claimed),
+        "stochastic": bool(evidence.facts.get("stochastic", len(claimed.decisions) > 1)),
+        "clean": as_json(rate(evidence.clean.survives(), blocks([evidence.clean]))),
+        "claimed": as_json(stated),
+        "adequate": as_json(rate(lasting, shared)),
+        "robust": as_json(robust),
+        "gap": as_json(gap),
+        "g1": as_json(steps),
+        "g2": as_json(masking),
+        "winner": winner,
+        "delta": delta,
+        "budget": budget,
+        "draws": max(len(e.decisions) for e in union),
+        "attacks": [_attack(name, evidence, rows) for name, rows in named.items()],
+        "checks": _checks(evidence),
+    }
+
+
+def _named(evidence: Evidence) -> dict[str, Rows]:
+    return {"claimed": evidence.claimed, "adequate": evidence.adequate, **evidence.battery}
+
+
+def _union(evidence: Evidence) -> Sequence[Rows]:
+    """Clean images belong to the union: an attack that makes an image easier must not count as robustness."""
+    return [*_named(evidence).values(), evidence.clean]
+
+
+def _decide(
+    claimed: Estimate, robust: Estimate, steps: Estimate, masking: Estimate, gap: Estimate, delta: float, budget: str
+) -> tuple[str, str | None]:
+    if masking.low > delta and robust.high <= max(NO_ROBUSTNESS, claimed.value / 10):
+        return "artefact", "both" if steps.low > delta else "masking"
+    if gap.low > delta:
+        if steps.low > delta and masking.low > delta:
+            return "overstated", "both"
+        if masking.low > delta or steps.low > delta:
+            return "overstated", "masking" if masking.low > delta else "steps"
+        return "overstated", "masking" if masking.value > steps.value else "steps"
+    if gap.high <= delta:
+        return ("no_flaw_found" if budget == "quick" else "holds"), None
+    return "undecided", None
+
+
+def _sentence(verdict: str, cause: str | None, claimed: Estimate, robust: Estimate, gap: Estimate) -> str:
+    said, left = f"{100 * claimed.value:.0f} %", f"{100 * robust.value:.0f} %"
+    points = f"{100 * gap.value:.0f} points"
+    none = "; no robustness" if robust.high <= NO_ROBUSTNESS else ""
+    why = {
+        "steps": "the usual attack stops too early",
+        "masking": "the usual attack's gradient is masked",
+        "both": "the usual attack stops too early and its gradient is masked",
+        None: "",
+    }[cause]
+    return {
+        "artefact": f"The claimed {said} is an artefact: {why}, and {left} is left.",
+        "overstated": f"The claim is overstated by {points}: {why}; {left} of the claimed {said} is left{none}.",
+        "holds": f"The claim holds: {said} claimed, {left} under the strongest attack{none}.",
+        "no_flaw_found": f"No flaw found at this budget: {said} claimed, {left} under the strongest attack{none}.",
+        "undecided": f"Undecided: {said} claimed, {left} under the strongest attack, a gap of {points}, interval "
+        f"{100 * gap.low:.0f} to {100 * gap.high:.0f}.",
+    }[verdict]
+
+
+def _next(verdict: str, gap: Estimate, delta: float, claimed: Rows) -> str | None:
+    """How many images would decide an undecided case: the half-width shrinks with the root of their number."""
+    if verdict == "no_flaw_found":
+        return "Run --budget standard to be allowed the word 'holds'."
+    if verdict != "undecided":
+        return None
+    distance = abs(gap.value - delta)
+    half = max(gap.high - gap.value, gap.value - gap.low)
+    if distance < 0.005:
+        return f"The gap lies on the limit of {100 * delta:.0f} points: state another --delta, or accept 'undecided'."
+    wanted = math.ceil(1.1 * gap.n * (half / distance) ** 2 / 50) * 50
+    return f"About {max(wanted, gap.n + 50)} images with {len(claimed.decisions)} draws each would decide."
+
+
+def _attack(name: str, evidence: Evidence, rows: Rows) -> dict[str, Any]:
+    role = name if name in ("claimed", "adequate") else "union"
+    return {
+        "name": name,
+        "role": role,
+        "robust": as_json(rate(rows.survives(), blocks([rows]))),
+        "queries": float(rows.queries.mean()),
+        "gradients": float(rows.gradients.mean()),
+    }
+
+
+def _checks(evidence: Evidence) -> list[dict[str, Any]]:
+    facts = evidence.facts
+    found = []
+    if facts:
+        words = ("random: two passes over one image differ", "deterministic: repeated passes agree to the bit")
+        told = words[0] if facts["stochastic"] else words[1]
+        found.append(_check("stochastic", "Is the network random?", told, False))
+        if not facts["reproducible"]:
+            told = "no: it keeps state between calls or seeds itself; figures cannot be reproduced to the bit"
+            found.append(_check("reproducible", "Do equal seeds give equal logits?", told, True))
+        if facts["coupled"]:
+            told = "yes: a rate depends on the batch it was measured in"
+            found.append(_check("coupled", "Do an image's logits depend on its batch mates?", told, True))
+        if facts["probabilities"]:
+            told = "yes: return logits, or every cross-entropy here is taken of a softmax of a softmax"
+            found.append(_check("probabilities", "Does the output look like probabilities?", told, True))
+        if not facts["differentiable"]:
+            told = "no: finite differences were used instead, which are weaker; the true robustness may be lower"
+            found.append(_check("differentiable", "Does a gradient reach the image?", told, True))
+    for name, values in evidence.signals.items():
+        share = name in ("saturated", "zero_gradient")
+        value = float(np.mean(values)) if share else float(np.nanmedian(values)) if not np.isnan(values).all() else None
+        limit, side = FLAGS[name]
+        flag = value is not None and (value > limit if side == "above" else value < limit)
+        shown = "not measurable" if value is None else f"{100 * value:.0f} % of images" if share else f"{value:.2f}"
+        found.append(_check(name, QUESTIONS[name], shown, flag, value))
+    return found
+
+
+def _check(name: str, question: str, answer: str, flag: bool, value: float | None = None) -> dict[str, Any]:
+    return {"name": name, "question": question, "answer": answer, "flag": flag, "value": value}
+
+
+def as_json(estimate: Estimate) -> dict[str, float | int | None]:
+    """An estimate as a JSON value; NaN becomes null."""
+    numbers = {k: (None if math.isnan(v) else round(float(v), 6)) for k, v in estimate._asdict().items() if k != "n"}
+    return {**numbers, "n": estimate.n}
