@@ -39,7 +39,7 @@ _PUBLIC = {
     "Stream": "rng",
     "Goal": "threat",
     "Threat": "threat",
-    "audit": "audit",
+    "audit": "auditing",
     "Craft": "cells",
     "Examples": "cells",
     "Mixed": "cells",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robassay.classifier import Classifier
 from robassay.errors import UsageError
-from robassay.estimators import Backprop, Directed, Estimator
+from robassay.estimators import Backprop, Cost, Directed, Estimator
 from robassay.policy import Once, Policy
 from robassay.registry import part
 from robassay.rng import Stream
@@ -79,7 +79,7 @@ class GradientAccess(Opened):
             torch.stack([f.value for f in found]).sum(0),
             torch.stack([f.gradient for f in found]).sum(0),
             torch.cat([f.logits for f in found]),
-            found[0].cost,
+            Cost(sum(f.cost.draws for f in found), sum(f.cost.gradients for f in found)),
         )
 
     @torch.no_grad()

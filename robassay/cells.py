@@ -71,7 +71,8 @@ class Source(Protocol):
 @dataclass_transform(frozen_default=True, eq_default=False)
 def cell(cls: T) -> T:
     """Make a class a cell: a frozen dataclass, compared and hashed by its key."""
-    return dataclasses.dataclass(frozen=True, eq=False)(cls)
+    made: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    return made
 
 
 class Cell(abc.ABC):
@@ -131,7 +132,7 @@ def describe(value: object, top: bool = True) -> Any:
     if isinstance(value, tuple):
         return [describe(v, False) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {"type": _type_name(type(value))}
+        named: dict[str, Any] = {"type": _type_name(type(value))}
         version = getattr(type(value), "version", 1)
         if version != 1:
             named["version"] = version
@@ -416,7 +417,7 @@ class Score(Cell):
             rng = Stream(("score", self.key, "batch", i))
             decided.append(self._decide(model, judged[start : start + self.batch].to(ctx.device), rng).cpu())
             ctx.progress(i + 1, len(starts))
-        sizes = {n: Threat(n).size(judged, clean) for n in ("linf", "l2", "l0")}  # type: ignore[arg-type]
+        sizes = {n: Threat(n).size(judged, clean) for n in ("linf", "l2", "l0")}
         counts = {n: torch.from_numpy(stored[n]) for n in ("queries", "draws", "gradients") if stored}
         blocks = torch.arange(len(clean)) // self.batch
         shared = torch.tensor(int(model.stochastic and model.rows == "shared"), dtype=torch.uint8)

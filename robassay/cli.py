@@ -140,7 +140,7 @@ def _audit_items(
     store: Path,
     quiet: bool,
 ) -> tuple[Any, ...]:
-    from robassay.audit import plan_audit, threat_of
+    from robassay.auditing import plan_audit, threat_of
     from robassay.cells import Examples
     from robassay.data import find
     from robassay.given import given

@@ -95,7 +95,7 @@ class Document:
         estimate = self.measure(frozen) if frozen else None
         if estimate is None and published is None:
             return None
-        nothing = {"value": None, "low": None, "high": None, "n": 0, "keys": []}
+        nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "keys": []}
         return {**(estimate or nothing), "published": published}
 
     def figures(self) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream
 from robassay.rules import BackwardRule, StraightThrough, acting
-from robassay.threat import Loss
+from robassay.threat import Loss, per_example
 
 
 class Cost(NamedTuple):
@@ -36,7 +36,7 @@ class Directed(NamedTuple):
     gradient: Tensor
     """Estimated gradient of the loss, shape of the images."""
     logits: Tensor
-    """The draws it came from (n, B, C), detached: they also estimate the probability of error, at no further cost."""
+    """Draws at the images themselves (n, B, C), detached: they estimate the probability of error."""
     cost: Cost
     """What it took, per example."""
 
@@ -59,6 +59,7 @@ class Backprop(Estimator):
 
     The three averages are different functions of the images: ``loss`` is the mean of the draws' losses, ``probs`` the
     loss of the mean probabilities, ``logits`` the loss of the mean logits. Graphs are kept for one pass at a time.
+    Where a classifier blocks the gradient (a step, a detach) it is zero, as the true derivative of a step is.
 
     Args:
         draws: stochastic passes; a deterministic classifier is asked once.
@@ -83,8 +84,7 @@ class Backprop(Estimator):
             found = self._at(model, leaf, loss, rng)
             if leaf is image:
                 return found
-            (gradient,) = torch.autograd.grad(features, image, found.gradient)
-        return found._replace(gradient=gradient)
+            return found._replace(gradient=_gradient(features, image, found.gradient))
 
     def _at(self, model: Classifier, leaf: Tensor, loss: Loss, rng: Stream) -> Directed:
         """The direction at the leaf."""
@@ -106,16 +106,33 @@ class Backprop(Estimator):
         """Mean over draws of the gradient of ``objective``, one pass's graph alive at a time."""
         total: Tensor | None = None
         kept = []
-        for logits in model.passes(leaf, self.draws, rng):
-            (gradient,) = torch.autograd.grad(objective(logits), leaf)
+        for i, k in enumerate(model.groups(leaf, self.draws)):
+            with rng.child(i).active():  # the backward pass, too: a backward rule may be random
+                logits = model.fold(leaf, k)
+                gradient = _gradient(objective(logits), leaf)
             total = gradient if total is None else total.add_(gradient)
             kept.append(logits.detach())
+            del logits
         assert total is not None
         drawn = torch.cat(kept)
         return Directed(loss(drawn).mean(0), total.div_(len(drawn)), drawn, Cost(len(drawn), len(drawn)))
 
     def _averaged(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1) if self.average == "probs" else logits
+
+
+def _gradient(value: Tensor, leaf: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The gradient of ``value`` (weighted) at ``leaf``; zero where nothing connects them."""
+    if not value.requires_grad:
+        return torch.zeros_like(leaf)
+    (gradient,) = torch.autograd.grad(value, leaf, weight, allow_unused=True, materialize_grads=True)
+    return gradient
+
+
+def _drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
+    """Logits (draws, B, C) of images, without a graph; (1, B, C) of a deterministic classifier."""
+    with torch.no_grad():
+        return torch.cat(list(model.passes(model.prefix(x), draws, rng)))
 
 
 @part(source="Athalye et al. 2018 (BPDA); Neftci et al. 2019 (surrogate gradients)")
@@ -173,19 +190,19 @@ class Augmented(Estimator):
 
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         value, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
-        logits, draws, gradients = [], 0, 0
+        draws, gradients = 0, 0
         for i in range(self.copies):
             with torch.enable_grad():
                 image = x.detach().requires_grad_()
                 changed = self.transform(image, rng.child("transform", i))
                 inner = self.inner(model, changed.detach(), loss, rng.child("model", i))
-                (at_image,) = torch.autograd.grad(changed, image, inner.gradient)
+                at_image = _gradient(changed, image, inner.gradient)
             value += inner.value / self.copies
             gradient += at_image / self.copies
-            logits.append(inner.logits)
             draws += inner.cost.draws
             gradients += inner.cost.gradients
-        return Directed(value, gradient, torch.cat(logits), Cost(draws, gradients))
+        logits = _drawn(model, x, self.draws, rng.child("here"))
+        return Directed(value, gradient, logits, Cost(draws + len(logits), gradients))
 
 
 @part(source="Spall 1992 (simultaneous perturbation), Gaussian directions")
@@ -211,17 +228,12 @@ class Differences(Estimator):
     @torch.no_grad()
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         gradient, value = torch.zeros_like(x), x.new_zeros(len(x))
-        logits = []
+        logits = _drawn(model, x, self.draws, rng.child("here"))
         generator = rng.child("directions").generator(x.device)
         for i in range(self.pairs):
             u = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            sides = []
-            for step in (self.radius, -self.radius):
-                drawn = torch.cat(list(model.passes(model.prefix(x + step * u), self.draws, rng.child("model", i))))
-                sides.append(loss(drawn).mean(0))
-                logits.append(drawn)
-            slope = (sides[0] - sides[1]) / (2 * self.radius)
-            gradient += slope.reshape(-1, *([1] * (x.dim() - 1))) * u / self.pairs
-            value += (sides[0] + sides[1]) / (2 * self.pairs)
-        drawn = torch.cat(logits)
-        return Directed(value, gradient, drawn, Cost(len(drawn), 0))
+            steps = (self.radius * u, -self.radius * u)
+            ahead, behind = (loss(_drawn(model, x + s, self.draws, rng.child("model", i))).mean(0) for s in steps)
+            gradient += per_example((ahead - behind) / (2 * self.radius), x) * u / self.pairs
+            value += (ahead + behind) / (2 * self.pairs)
+        return Directed(value, gradient, logits, Cost((2 * self.pairs + 1) * len(logits), 0))

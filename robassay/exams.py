@@ -69,7 +69,11 @@ def _with_images(module: nn.Module) -> tuple[Classifier, torch.Tensor]:
             found = probe(module, images)
         except UsageError:
             continue
-        ready = module if isinstance(module, Classifier) else Wrapped(module, found.classes, found.stochastic, found.coupled)
+        ready = (
+            module
+            if isinstance(module, Classifier)
+            else Wrapped(module, found.classes, found.stochastic, found.coupled)
+        )
         return ready, images
     raise UsageError("the network takes none of the image sizes 8, 28, 32, 64, 96, 224; audit it with --data instead.")
 

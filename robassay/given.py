@@ -50,7 +50,7 @@ class Given(Model):
         return _found(self._module(ctx.device), self.on, ctx.device)
 
     def open(self, ctx: Context) -> Classifier:
-        return _as_classifier(self._module(ctx.device), Findings(**_read(ctx, self)))
+        return _as_classifier(self._module(ctx.device), _read(ctx, self))
 
     def _module(self, device: torch.device) -> nn.Module:
         make = load_name(self.file, self.build)
@@ -102,7 +102,7 @@ class Held(Model):
         return _found(self._module(), self.on, ctx.device)
 
     def open(self, ctx: Context) -> Classifier:
-        return _as_classifier(self._module().to(ctx.device), Findings(**_read(ctx, self)))
+        return _as_classifier(self._module().to(ctx.device), _read(ctx, self))
 
     def _module(self) -> nn.Module:
         assert self.module is not None
@@ -173,9 +173,9 @@ def _found(module: nn.Module, on: Examples, device: torch.device) -> Arrays:
     return {name: torch.tensor(int(value)) for name, value in found._asdict().items()}
 
 
-def _read(ctx: Context, model: Model) -> dict[str, int]:
-    stored = ctx.load(model)
-    return {name: int(stored[name]) for name in Findings._fields}
+def _read(ctx: Context, model: Model) -> Findings:
+    stored = {name: int(value) for name, value in ctx.load(model).items()}
+    return Findings(stored.pop("classes"), **{name: bool(value) for name, value in stored.items()})
 
 
 def _as_classifier(module: nn.Module, found: Findings) -> Classifier:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from robassay.cells import Cell, with_needs
+from robassay.cells import Cell, Model, with_needs
 from robassay.store import Store
 
 
@@ -34,5 +34,6 @@ def plan(wanted: Iterable[Cell], store: Store) -> Plan:
             continue
         needed.add(cell.key)
         waiting += cell.needs
-    todo = tuple(c for c in order if c.key in needed)
+    # Trainings are long and much waits for them: they come first, so that the last one does not run alone.
+    todo = tuple(sorted((c for c in order if c.key in needed), key=lambda c: not isinstance(c, Model)))
     return Plan(tuple(order), todo, frozenset(c.key for c in order if c.key in have), wanted)

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,7 @@ class Entry:
 
 
 _entries: dict[tuple[str, str], Entry] = {}
+_helpers: set[str] = set()
 
 
 @overload
@@ -83,14 +85,18 @@ def part(cls: Any = None, *, name: str | None = None, source: str = "") -> Any:
         final: Any = dataclass(frozen=True)(c)
         label = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", c.__name__).lower()
         held = _entries.get((kind, label))
-        # A user's file may be read twice under one digest; a different class under a taken name is a mistake.
-        if held is not None and held.cls.__module__ != c.__module__:
+        # A user's file may be read twice, edited in between; another file's class under a taken name is a mistake.
+        if held is not None and held.cls.__module__ != c.__module__ and _file_of(held.cls) != _file_of(c):
             raise UsageError(f"{kind} '{label}' is already {held.cls.__module__}.{held.cls.__name__}. Choose a name.")
         doc = (c.__doc__ or "").strip().split("\n", maxsplit=1)[0]
         _entries[(kind, label)] = Entry(kind, label, final, doc, source)
         return final
 
     return register if cls is None else register(cls)
+
+
+def _file_of(cls: type) -> str | None:
+    return getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__)
 
 
 def entries(kind: str) -> list[Entry]:
@@ -138,16 +144,36 @@ def load_file(path: str | Path) -> ModuleType:
         raise UsageError(f"'{path}' is not a Python file. Write the path of a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    folder = str(file.parent)
-    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _importable(file):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(f"'{path}' fails while it is run: {type(error).__name__}: {error}") from error
+    return module
+
+
+@contextmanager
+def _importable(file: Path) -> Iterator[None]:
+    """The modules beside ``file`` can be imported, and are read anew.
+
+    Another folder's helper of the same name, or an older version of this one's, would otherwise be taken for what the
+    digest names; so would a byte-code file written in the same second.
+    """
+    for name in _helpers:
+        sys.modules.pop(name, None)
+    _helpers.clear()
+    folder, written = str(file.parent), sys.dont_write_bytecode
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
     finally:
         sys.path.remove(folder)
-    return module
+        sys.dont_write_bytecode = written
+        beside = {str(path) for path in _sources(file)} - {str(file)}
+        _helpers.update(n for n, m in list(sys.modules.items()) if getattr(m, "__file__", None) in beside)
 
 
 def load_name(file: str | Path, name: str) -> Any:
@@ -167,38 +193,46 @@ def load_name(file: str | Path, name: str) -> Any:
 def source_digest(file: str | Path) -> str:
     """16 hex digits over a Python file and every module that it imports, directly or not, from its own folder."""
     root = Path(file).resolve()
-    seen: dict[Path, bytes] = {}
-    waiting = [root]
-    while waiting:
-        current = waiting.pop()
-        if current in seen:
-            continue
-        seen[current] = current.read_bytes()
-        waiting += _imports_beside(seen[current], root.parent)
+    seen = _sources(root)
     digest = hashlib.sha256()
     for path in sorted(seen):
         digest.update(f"{path.relative_to(root.parent)}\x00".encode() + seen[path] + b"\x00")
     return digest.hexdigest()[:16]
 
 
-def _imports_beside(source: bytes, folder: Path) -> list[Path]:
+def _sources(root: Path) -> dict[Path, bytes]:
+    """The file and every module that it imports from its own folder, with their text."""
+    seen: dict[Path, bytes] = {}
+    waiting = [root]
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen[current] = current.read_bytes()
+            waiting += _imports_beside(current, seen[current], root.parent)
+    return seen
+
+
+def _imports_beside(file: Path, source: bytes, folder: Path) -> list[Path]:
     import ast
 
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return []
-    names: set[str] = set()
+    names: set[tuple[Path, str]] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {(folder, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if node.level else folder
+            names |= {(base, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names}
     found = []
-    for dotted in names:
-        stem = folder.joinpath(*dotted.split("."))
-        found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
-    return found
+    for base, dotted in names:
+        stem = base
+        for word in dotted.split("."):  # importing a.b runs a/__init__.py, too
+            stem = stem / word
+            found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
+    return [path for path in found if path.is_relative_to(folder)]
 
 
 def loaded_files() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ class Stream:
         return Stream(self.key + parts)
 
     def seed(self) -> int:
-        """A 63-bit hash of the key; 1 and "1" are different parts."""
-        text = "\x1f".join(f"{type(p).__name__}:{p}" for p in self.key)
+        """A 63-bit hash of the key; 1 and "1" are different parts, 1 and NumPy's 1 are not."""
+        text = "\x1f".join(f"int:{int(p)}" if isinstance(p, Integral) else f"{type(p).__name__}:{p}" for p in self.key)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:

@@ -30,7 +30,9 @@ def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
         from robassay.demo import demo_study
 
         return demo_study(find("digits", data_dir), None)
-    raise UsageError(f"No study is called '{name}'. {suggest(name, ['demo'])} Or write FILE.py with a function study().")
+    raise UsageError(
+        f"No study is called '{name}'. {suggest(name, ['demo'])} Or write FILE.py with a function study()."
+    )
 
 
 def _from_file(name: str, scale: str) -> Study:

@@ -22,10 +22,18 @@ Loss = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-6
 """A perturbation may exceed eps by this much: float32 rounding of x + delta."""
 
+TINY = 1e-12
+"""Logits that differ by less are equal: there is no scale to divide by."""
+
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
     """Shape (B,) to (B, 1, …, 1), so that it broadcasts over ``like`` (B, …)."""
     return values.reshape(-1, *([1] * (like.dim() - 1)))
+
+
+def euclidean(delta: Tensor) -> Tensor:
+    """Euclidean norm (B,) of changes (B, …), float64: summed in float32, large images break the tolerance."""
+    return torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -60,26 +68,29 @@ class Threat:
         if self.norm == "linf":
             return delta.abs().flatten(1).amax(1)
         if self.norm == "l2":
-            return delta.flatten(1).norm(dim=1)
+            return euclidean(delta).to(delta.dtype)
         return (delta != 0).any(1).flatten(1).sum(1).to(delta.dtype)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest image inside the ball and the box (l0: keeps the largest changes). Shapes (B, C, H, W).
+        """An image inside the ball and the box, near ``x_adv`` (l0: keeps the largest changes). Shapes (B, C, H, W).
 
-        For "l2" the ball first, then the box: clipping moves every pixel towards x, so the ball still holds.
+        The nearest one for "linf" and "l0". For "l2" the ball first, then the box: clipping moves every pixel towards
+        x, so the ball still holds, but the nearest image of both may be another.
         """
         if self.eps is None:
             return x_adv.clamp(*self.box)
         if self.norm == "linf":
             return torch.min(torch.max(x_adv, x - self.eps), x + self.eps).clamp(*self.box)
-        delta = x_adv - x
         if self.norm == "l2":
-            norm = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
-            delta = delta * per_example((self.eps / norm).clamp_max(1.0), delta)
+            delta = x_adv - x
+            norm = euclidean(delta).clamp_min(1e-12)
+            delta = delta * per_example((self.eps / norm).clamp_max(1.0), delta).to(delta.dtype)
         else:
+            # The box first: a change that the box undoes must not take the place of one that stays.
+            delta = x_adv.clamp(*self.box) - x
             weight = delta.abs().sum(1).flatten(1)
             kept = torch.zeros_like(weight)
-            kept.scatter_(1, weight.topk(min(int(self.eps), weight.shape[1]), dim=1).indices, 1.0)
+            kept.scatter_(1, weight.topk(int(min(self.eps, weight.shape[1])), dim=1).indices, 1.0)
             delta = delta * kept.reshape(delta.shape[0], 1, *delta.shape[2:])
         return (x + delta).clamp(*self.box)
 
@@ -147,10 +158,12 @@ class Goal:
         """Cross-entropy of the logits divided by their standard deviation over classes.
 
         The division undoes a saturated softmax: logits of size 200 give a probability that is exactly 1 in
-        float32, and with it a gradient of exactly 0. The scale is held constant in the gradient.
+        float32, and with it a gradient of exactly 0. The scale is held constant in the gradient: on random
+        classifiers its own gradient leads away from the goal. Equal logits (no spike at all) are left as they are, or
+        that one draw would outweigh every other.
         """
-        scale = logits.detach().std(-1, keepdim=True).clamp_min(1e-12)
-        return self.cross_entropy(logits / scale)
+        scale = logits.detach().std(-1, keepdim=True)
+        return self.cross_entropy(logits / torch.where(scale > TINY, scale, 1.0))
 
     def margin(self, logits: Tensor) -> Tensor:
         """Best other logit minus the label's (untargeted), or the label's minus the best other (targeted).
@@ -163,18 +176,16 @@ class Goal:
         """Difference-of-logits ratio: the margin divided by the gap between the 1st and 3rd largest logit.
 
         Source: Croce and Hein 2020, eq. 6 (untargeted) and eq. 7 (targeted: the gap between the largest and the
-        mean of 3rd and 4th). Needs 3 classes (targeted: 4).
+        mean of 3rd and 4th; the margin stands for their true class's logit, which a goal does not know). Needs 3
+        classes (targeted: 4). Equal logits are as in :meth:`scaled_cross_entropy`.
         """
         needed = 4 if self.targeted else 3
         if logits.shape[-1] < needed:
             raise UsageError(f"loss='dlr' needs {needed} classes, the model has {logits.shape[-1]}. Use 'margin'.")
         ordered = logits.sort(-1, descending=True).values
-        if self.targeted:
-            span = ordered[..., 0] - (ordered[..., 2] + ordered[..., 3]) / 2
-            gap = self._of_label(logits) - ordered[..., 0]
-            return gap / (span + 1e-12)
-        span = ordered[..., 0] - ordered[..., 2]
-        return self.margin(logits) / (span + 1e-12)
+        third = (ordered[..., 2] + ordered[..., 3]) / 2 if self.targeted else ordered[..., 2]
+        span = ordered[..., 0] - third
+        return self.margin(logits) / torch.where(span > TINY, span, 1.0)
 
     def _of_label(self, values: Tensor) -> Tensor:
         index = self.labels.expand(values.shape[:-1]).unsqueeze(-1)

@@ -62,8 +62,8 @@ class BIM(Attack):
         steps: number of steps.
         step: size of a step in pixel units; None means eps / steps, as I-FGSM has it.
         loss: what is ascended.
-        early: stop an example at the first iterate that the attack's own draws see as successful. As published; on
-            a random classifier this picks lucky draws.
+        early: stop an example at the first iterate, the image itself included, whose mean logits over the attack's
+            own draws reach the goal. As published; on a random classifier this picks lucky draws.
     """
 
     access = GradientAccess
@@ -137,7 +137,9 @@ def steepest(gradient: Tensor, threat: Threat) -> Tensor:
     if threat.norm == "linf":
         return gradient.sign()
     if threat.norm == "l2":
-        return gradient / per_example(gradient.flatten(1).norm(dim=1).clamp_min(1e-30), gradient)
+        # Scaled to 1 first: the squares of a saturated network's gradient, say 1e-25, are 0 in float32.
+        scaled = gradient / per_example(gradient.flatten(1).abs().amax(1).clamp_min(1e-38), gradient)
+        return scaled / per_example(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)
     raise UsageError("gradient attacks need norm 'linf' or 'l2', the threat is 'l0'. Use one-pixel.")
 
 
@@ -147,8 +149,8 @@ def random_start(x: Tensor, threat: Threat, rng: Stream) -> Tensor:
     if threat.norm == "linf":
         return threat.project(x + eps * (2 * uniform(x, rng) - 1), x)
     direction = steepest(normal(x, rng.child("direction")), threat)
-    radius = uniform(x.flatten(1)[:, :1], rng.child("radius")) ** (1 / x[0].numel())
-    return threat.project(x + eps * per_example(radius[:, 0], x) * direction, x)
+    radius = uniform(x, rng.child("radius")).flatten(1)[:, 0] ** (1 / x[0].numel())
+    return threat.project(x + eps * per_example(radius, x) * direction, x)
 
 
 @dataclass
@@ -182,19 +184,21 @@ class Climb:
         x_adv, best = start.clone(), start.clone()
         share = torch.full((len(self.x),), -1.0, device=self.x.device)
         margin = torch.full_like(share, float("-inf"))
-        certain = keep == "first" or (keep == "best" and not self.access.stochastic)
+        certain = keep == "first" or (keep == "best" and not (self.access.stochastic or self.access.coupled))
         rows = torch.arange(len(self.x), device=self.x.device)
+        counted = rows.cpu()
         done = self.done if keep == "best" else torch.zeros_like(self.done)
         for k in range(steps + (keep == "best")):
             if certain and not self.access.coupled and k % COMPACT_EVERY == 0:
                 rows = (~done).nonzero().flatten()
+                counted = rows.cpu()
                 if not len(rows):
                     break
             at, goal, stream = x_adv[rows], self.goal[rows], rng.child("step", k)
             if k == steps:
-                logits, moved = self.access.logits(at, stream, self.access.estimator.draws, rows), at
+                logits, moved = self.access.logits(at, stream, self.access.estimator.draws, counted), at
             else:
-                found = self.access.direction(at, goal.loss(self.loss), stream, rows)
+                found = self.access.direction(at, goal.loss(self.loss), stream, counted)
                 logits = found.logits
                 moved = self.threat.project(at + size * steepest(found.gradient, self.threat), self.x[rows])
             wrong = goal.reached(logits.argmax(-1)).float().mean(0)
@@ -205,20 +209,23 @@ class Climb:
                 margin[rows] = torch.where(better, gap, margin[rows])
                 best[rows] = torch.where(per_example(better, at), at, best[rows])
             if certain:
-                done[rows] |= wrong > 0.5
+                done[rows] |= goal.reached(logits.mean(0).argmax(-1)) if keep == "first" else wrong == 1
                 moved = torch.where(per_example(done[rows], at), at, moved)
             x_adv[rows] = moved
         return Kept(x_adv, best)
 
     def choose(self, candidates: list[Tensor], rng: Stream, draws: int) -> Tensor:
-        """Per example the candidate with the largest share of wrong draws, ties by mean margin. Fresh draws."""
+        """Per example the candidate with the largest share of wrong draws, ties by mean margin.
+
+        Fresh draws, the same for every candidate: what differs is then the candidates' alone.
+        """
         if len(candidates) == 1:
             return candidates[0]
         chosen = candidates[0]
         share = torch.full((len(self.x),), -1.0, device=self.x.device)
         margin = torch.full_like(share, float("-inf"))
-        for i, candidate in enumerate(candidates):
-            logits = self.access.logits(candidate, rng.child(i), draws)
+        for candidate in candidates:
+            logits = self.access.logits(candidate, rng, draws)
             wrong = self.goal.reached(logits.argmax(-1)).float().mean(0)
             gap = self.goal.margin(logits).mean(0)
             better = (wrong > share) | ((wrong == share) & (gap > margin))

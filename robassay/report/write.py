@@ -65,7 +65,9 @@ def export_files(name: str, store: str | Path, folder: Path, results: bool) -> l
     if results:
         missing = document["provenance"]["missing"]
         if missing:
-            raise UsageError(f"{missing} cells of '{name}' are missing: run the study before its results are committed.")
+            raise UsageError(
+                f"{missing} cells of '{name}' are missing: run the study before its results are committed."
+            )
         return [_write(folder / document["scale"] / f"{name}.json", text)]
     files = [_write(folder / "results.json", text)]
     return files + [_write(folder / f"{table['id']}.csv", to_csv(table)) for table in document["tables"]]
@@ -106,7 +108,9 @@ def overview(audits: list[dict[str, Any]]) -> None:
     if audits:
         ball = audits[0]["threat"]
         sign = {"linf": "L∞", "l2": "L2"}.get(ball["norm"], ball["norm"])
-        sizes = f"{sign} eps {ball['eps']:.3g}, n = {audits[0]['clean']['n']} images, up to {audits[0]['draws']} draws each"
+        sizes = (
+            f"{sign} eps {ball['eps']:.3g}, n = {audits[0]['clean']['n']} images, up to {audits[0]['draws']} draws each"
+        )
         Console().print(f"robust accuracy; {sizes}; [95 % interval]", style="dim", markup=False)
 
 

@@ -12,6 +12,8 @@ from robassay.store import Store
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
+KNOWN = 0.05
+"""Share of the work after which a time left is worth saying."""
 
 
 def title(cell: Cell) -> str:
@@ -91,7 +93,7 @@ class Progress:
         self._told = time.monotonic()
         share = (self._finished + sum(self._fractions.get(c.key, 0.0) for c in running)) / max(1, self._total)
         elapsed = self._told - self._began
-        left = f", about {_clock(elapsed * (1 - share) / share)} left" if share > 0 else ""
+        left = f", about {_clock(elapsed * (1 - share) / share)} left" if share > KNOWN else ""
         now = f"; now: {title(running[0])}" if running else ""
         print(f"robassay: {self._finished} of {self._total} cells in {_clock(elapsed)}{left}{now}", file=sys.stderr)
 

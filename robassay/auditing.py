@@ -42,15 +42,15 @@ class Effort:
 
 
 EFFORT: dict[str, Effort] = {
-    "quick": Effort(steps=40, restarts=2, draws=10, adequate_draws=20),
-    "standard": Effort(steps=100, restarts=3, draws=15, adequate_draws=50),
+    "quick": Effort(steps=40, restarts=2, draws=5, adequate_draws=10),
+    "standard": Effort(steps=100, restarts=3, draws=15, adequate_draws=20),
     "thorough": Effort(steps=300, restarts=5, draws=20, adequate_draws=50),
 }
 CLAIMED_STEPS, CLAIMED_DRAWS = 10, 50
 """The field's usual attack: PGD-10 on cross-entropy, step eps/10, EoT over 50 draws."""
 
 
-class Result(dict):  # type: ignore[type-arg]
+class Result(dict[str, Any]):
     """The result of an audit: the JSON value of schema 1, shown as a card in notebooks."""
 
     def __str__(self) -> str:
@@ -215,7 +215,7 @@ def describe_audit(
         for loss in losses
     }
     usual = PGD(steps=CLAIMED_STEPS, step=step, loss="ce", keep="last")
-    enough = PGD(steps=4 * effort.steps // 2, loss="ce")
+    enough = PGD(steps=2 * effort.steps, loss="ce")
     return Audit(
         id=name,
         title=name,

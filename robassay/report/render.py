@@ -1,0 +1,101 @@
+"""One document → one self-contained HTML file."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from robassay.report import words
+from robassay.report.charts import csp_hash, curves, icon, library, track
+from robassay.report.pictures import extent
+from robassay.report.tables import common_n, entries, markdown_table, to_csv
+
+__all__ = ["card", "markdown_table", "render", "to_csv"]
+
+FOLDER = Path(__file__).parent
+CRISP = 96
+"""Images up to this many pixels wide are enlarged without smoothing."""
+
+
+def render(document: dict[str, Any]) -> str:
+    """The report as one HTML file that loads nothing: no font, no script, no image from elsewhere.
+
+    Plotly is packed into the file only when there are curves. Equal documents give equal files.
+
+    Args:
+        document: schema 1, see :mod:`robassay.document`; images of galleries as data URIs.
+    """
+    script = _text("script.js")
+    allowed = [csp_hash(script.encode())]
+    packed = None
+    if document["figures"]:
+        packed, allowed_too = library()
+        allowed.append(allowed_too)
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            document=document,
+            warnings=words.warnings(document),
+            style=Markup(_text("card.css") + _text("style.css")),
+            script=Markup(script),
+            packed=packed,
+            allowed=Markup(" ".join(f"'{one}'" for one in allowed)),
+        )
+    )
+
+
+def card(audit: dict[str, Any]) -> str:
+    """The card of one audit as an HTML fragment with its own style, as notebooks show it."""
+    macros: Any = _environment().get_template("parts.html").module
+    return f'<div class="robassay"><style>{_text("card.css")}</style>{macros.card(audit, "")}</div>'
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "full": words.full,
+        "amount": words.amount,
+        "interval": words.interval,
+        "ball": words.ball,
+        "radius": words.radius,
+        "count": lambda number: f"{number:,.0f}",
+        "short": lambda number: f"{number:.3g}",
+        "image": _image,
+        "curves": curves,
+    }
+    helpers = (words.computed, words.sample, words.tally, icon, track, common_n, entries, outside)
+    made.globals |= {helper.__name__: helper for helper in helpers}
+    made.globals |= {"VERDICTS": words.VERDICTS, "CAUSES": words.CAUSES, "WINNERS": words.WINNERS}
+    made.globals |= {"NOT_COMPUTED": words.NOT_COMPUTED}
+    return made
+
+
+def outside(cell: dict[str, Any]) -> bool:
+    """Whether the published value lies outside our interval."""
+    known = words.computed(cell) and cell["published"] is not None and cell["low"] is not None
+    return known and not cell["low"] <= cell["published"] <= cell["high"]
+
+
+def _image(uri: str, words_for_it: str) -> Markup:
+    """An image element; anything but a PNG data URI is not loaded, whatever the document says."""
+    size = extent(uri)
+    if size is None:
+        return Markup('<span class="none">not available</span>')
+    crisp = Markup(' class="crisp"') if size[0] <= CRISP else Markup("")
+    return Markup('<img src="{}" width="{}" height="{}" alt="{}"{}>').format(uri, *size, words_for_it, crisp)
+
+
+def _text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

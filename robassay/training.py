@@ -1,0 +1,242 @@
+"""Training: one visible loop, its sections in the order in which things happen."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robassay.classifier import Classifier, Net
+from robassay.data import Images, pixels
+from robassay.defences.adversarial import AdversarialTraining
+from robassay.errors import RobassayError, UsageError
+from robassay.registry import part
+from robassay.rng import Stream
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHT = "weight/"
+VAL_BATCH = 500
+VAL_ATTACKED = 1000
+"""Validation images that an adversary attacks after every epoch; accuracy on clean ones is cheap and uses them all."""
+
+
+@part
+class Recipe:
+    """How a network is trained. The learning rate of epoch e (from 0) is lr · gamma^⌊e / step⌋.
+
+    Args:
+        epochs: passes over the training images.
+        batch: images per step.
+        optimizer: "adam" or "sgd".
+        lr: learning rate.
+        momentum, nesterov: of sgd.
+        weight_decay: factor of the L2 penalty on all weights.
+        step: epochs between two changes of the learning rate; None keeps it.
+        gamma: factor on the learning rate at each change.
+        adversary: attacks every batch; None trains on unchanged images.
+        keep: the weights of the epoch with the "best" validation accuracy (under the adversary if there is one; of
+            equal epochs the last), or of the "last" epoch.
+    """
+
+    kind: ClassVar[str] = "recipes"
+    epochs: int = 10
+    batch: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    step: int | None = None
+    gamma: float = 0.1
+    adversary: AdversarialTraining | None = None
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or (self.step is not None and self.step < 1):
+            raise UsageError("a recipe needs epochs ≥ 1, batch ≥ 1 and step ≥ 1 (or None), such as Recipe(epochs=10).")
+        if not self.lr > 0:
+            raise UsageError(f"lr={self.lr} is no learning rate. Write a positive number, such as lr=1e-3.")
+        if self.optimizer not in ("adam", "sgd"):
+            raise UsageError(f"optimizer={self.optimizer!r} is not known. Write 'adam' or 'sgd'.")
+        if self.keep not in ("best", "last"):
+            raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.lr if self.step is None else self.lr * self.gamma ** (epoch // self.step)
+
+
+def train(
+    net: Net,
+    shape: tuple[int, int, int],
+    classes: int,
+    images: Images,
+    val: Images,
+    recipe: Recipe,
+    rng: Stream,
+    folder: Path,
+    progress: Callable[[int, int], None],
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Train ``net`` and return its weights.
+
+    A checkpoint in ``folder`` is written after every epoch and continued from if it is there. All random numbers are
+    named by epoch and step, so a run that was interrupted ends with the same bits as one that was not.
+
+    Args:
+        net: the network, for images of ``shape`` (C, H, W) and ``classes`` classes.
+        images, val: uint8 (N, C, H, W) and int64 (N,), to learn from and to choose the epoch with.
+        recipe: how.
+        rng: names the streams of weights, order, noise and adversary.
+        folder: exists; holds the checkpoint of this run alone.
+        progress: told (steps done, steps in all) after every step.
+        device: where to compute.
+
+    Returns:
+        ``weight/NAME`` for every entry of the state dict; ``history/train_loss`` and ``history/val_accuracy``
+        float64 (epochs,); ``history/epoch``, int64 (): the epoch, from 0, that the weights are of. On the CPU.
+
+    Raises:
+        UsageError: no image to learn from or to validate on, one class only, or labels outside 0..classes−1.
+        RobassayError: the loss is no longer finite.
+    """
+    _check(images, val, classes)
+
+    # Model and optimiser.
+    with rng.child("init").active():
+        model = net.build(shape, classes).to(device)
+    optimizer = _optimizer(model, recipe)
+
+    # Where to start: at the beginning, or after the last finished epoch.
+    state = _load(folder, model, optimizer)
+    steps = -(-len(images.y) // recipe.batch)
+
+    for epoch in range(len(state["loss"]), recipe.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(epoch)
+        order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
+        total = 0.0
+
+        # One step per batch.
+        for i, rows in enumerate(order.split(recipe.batch)):
+            x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
+            loss = _loss(model, x, y, recipe.adversary, rng.child("step", epoch, i))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise RobassayError(
+                    f"the loss became {value} in epoch {epoch + 1}, step {i + 1}. "
+                    f"Try a smaller learning rate than lr={recipe.lr:g}, or smaller weights of the regulariser."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            model.after_step()
+            total += value * len(rows)
+            progress(epoch * steps + i + 1, recipe.epochs * steps)
+
+        # What the epoch has brought.
+        accuracy = _accuracy(model, val, recipe.adversary, rng.child("val", epoch), device)
+        state["loss"].append(total / len(images.y))
+        state["accuracy"].append(accuracy)
+        if recipe.keep == "last" or accuracy >= state["best"]:
+            state |= {"best": accuracy, "epoch": epoch, "weights": _copy(model)}
+        _save(folder, model, optimizer, state)
+
+    return {
+        **{WEIGHT + name: tensor for name, tensor in state["weights"].items()},
+        "history/train_loss": torch.tensor(state["loss"], dtype=torch.float64),
+        "history/val_accuracy": torch.tensor(state["accuracy"], dtype=torch.float64),
+        "history/epoch": torch.tensor(state["epoch"]),
+    }
+
+
+def restore(net: Net, shape: tuple[int, int, int], classes: int, arrays: dict[str, Tensor]) -> Classifier:
+    """The classifier that :func:`train` returned the ``arrays`` of: in evaluation mode, weights frozen, on the CPU."""
+    # Whatever the initial weights are, they are overwritten; the caller's generator must not notice.
+    with Stream(("restore",)).active():
+        model = net.build(shape, classes)
+    model.load_state_dict({n.removeprefix(WEIGHT): a for n, a in arrays.items() if n.startswith(WEIGHT)})
+    return model.eval().requires_grad_(False)
+
+
+# ------------------------------------------------------------------------------------------------- sections of the loop
+
+
+def _check(images: Images, val: Images, classes: int) -> None:
+    if not len(val.y):
+        raise UsageError("there is no image to validate on. Give a data set with a val split, or at least ten images.")
+    found = images.y.unique().tolist()
+    if len(found) < 2:
+        what = f"all {len(images.y)} training images are of class {found[0]}" if found else "there is no training image"
+        raise UsageError(f"{what}; a classifier needs two classes at least. Raise --limit, or shuffle the data set.")
+    if found[0] < 0 or found[-1] >= classes:
+        raise UsageError(f"training labels lie in {found[0]}..{found[-1]}, the data set says {classes} classes.")
+
+
+def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    weights, decay = list(model.parameters()), recipe.weight_decay
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=recipe.lr, weight_decay=decay)
+    return torch.optim.SGD(
+        weights, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay
+    )
+
+
+def _loss(model: Classifier, x: Tensor, y: Tensor, adversary: AdversarialTraining | None, rng: Stream) -> Tensor:
+    """Cross-entropy on the batch, clean and adversarial in the adversary's shares, plus the regulariser."""
+    clean = 1.0 if adversary is None else adversary.clean
+    attacked = x if adversary is None or clean == 1 else adversary.images(model, x, y, rng.child("attack"))
+    model.train()
+    with rng.active():
+        loss = x.new_zeros(())
+        if clean > 0:
+            loss = loss + clean * F.cross_entropy(model(x), y)
+        if clean < 1:
+            loss = loss + (1 - clean) * F.cross_entropy(model(attacked), y)
+        extra = model.regularizer()
+    return loss if extra is None else loss + extra
+
+
+def _accuracy(
+    model: Classifier, val: Images, adversary: AdversarialTraining | None, rng: Stream, device: torch.device | str
+) -> float:
+    """Share of validation images that one draw decides rightly, under the adversary if there is one."""
+    model.eval()
+    most = len(val.y) if adversary is None else min(len(val.y), VAL_ATTACKED)
+    right = 0
+    for i, rows in enumerate(torch.arange(most).split(VAL_BATCH)):
+        x, y = pixels(val.x[rows]).to(device), val.y[rows].to(device)
+        if adversary is not None:
+            x = adversary.images(model, x, y, rng.child("attack", i))
+        with torch.no_grad(), rng.child("draw", i).active():
+            right += int((model(x).argmax(1) == y).sum())
+    return right / most
+
+
+def _copy(model: Classifier) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
+
+
+def _load(folder: Path, model: Classifier, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of the run: losses and accuracies of the epochs so far, the best one and its weights."""
+    file = folder / CHECKPOINT
+    if not file.exists():
+        return {"loss": [], "accuracy": [], "best": -1.0, "epoch": -1, "weights": {}}
+    saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    state: dict[str, Any] = saved["state"]
+    return state
+
+
+def _save(folder: Path, model: Classifier, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    # A file under its final name is whole: a run killed in between finds the previous one.
+    temporary = folder / f".{CHECKPOINT}"
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, temporary)
+    os.replace(temporary, folder / CHECKPOINT)
