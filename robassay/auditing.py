@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from robassay.access import Access, Attack, White
 from robassay.attacks.gradient import PGD
-from robassay.cells import Craft, Examples, Model, Score, Source
+from robassay.cells import Craft, Examples, Model, Score, Source, Train
 from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Backprop, Differences, Estimator
-from robassay.given import given, held, held_data
+from robassay.given import Given, Held, given, held, held_data
+from robassay.registry import part_name
 from robassay.run import carry_out
 from robassay.run.worker import forget
 from robassay.signals import Facts, Signals
@@ -234,9 +235,12 @@ def describe_audit(
 
 def describe_network(model: Model) -> str:
     """A model in a few words."""
-    from robassay.run.progress import title
-
-    return title(model)
+    if isinstance(model, Train):
+        size = "" if model.limit is None else f" ({model.limit:,} images)"
+        return f"{part_name(type(model.net))}, trained on {model.data.name}{size}"
+    if isinstance(model, Given):
+        return f"{Path(model.file).name}:{model.build}"
+    return "module in memory" if isinstance(model, Held) else type(model).__name__
 
 
 def worst_seed(results: Sequence[Result]) -> Result:

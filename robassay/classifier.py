@@ -153,14 +153,14 @@ class Wrapped(Classifier):
         """Dropout layers off. Noise from anywhere else cannot be found: CannotQuiet."""
         dropouts = [m for m in self.module.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
         for layer in dropouts:
-            layer.eval()
+            layer.training = False  # not eval(): dropout that stays on in eval mode overrides it
         try:
             logits = self.draw(h)
             if self.stochastic and not torch.equal(logits, self.draw(h)):
                 raise CannotQuiet("The module is still random with every dropout layer off.")
         finally:
             for layer in dropouts:
-                layer.train()
+                layer.training = True
         return logits
 
 

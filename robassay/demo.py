@@ -21,42 +21,60 @@ from robassay.study import Audit, Curves, Gallery, Measure, Study, Table
 from robassay.threat import Threat
 from robassay.training import Recipe
 
-EPS = 0.1
-CURVE = (0.025, 0.05, 0.1, 0.15, 0.2)
+Learner = tuple[Net, Recipe, int | None]
+"""A network, how it is trained, and on how many images (None: all)."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the demonstration uses on one kind of data set."""
+    """What the demonstration does on one kind of data: a radius, other radii for the curve, five networks."""
 
-    examples: int
-    limit: int | None
-    plain: Recipe
-    hardened: Recipe
-    noisy: Recipe
-    binary: Recipe
-    spiking: Recipe
+    eps: float
+    curve: tuple[float, ...]
+    learners: dict[str, Learner]
 
 
-ADVERSARY = AdversarialTraining(PGD(steps=7, keep="last"), Threat("linf", EPS))
-DIGITS = Setting(
-    examples=200,
-    limit=None,
-    plain=Recipe(epochs=30, batch=64, lr=2e-3),
-    hardened=Recipe(epochs=30, batch=64, lr=2e-3, adversary=ADVERSARY),
-    noisy=Recipe(epochs=60, batch=64, lr=2e-3),
-    binary=Recipe(epochs=60, batch=64, lr=3e-3),
-    spiking=Recipe(epochs=30, batch=64, lr=2e-3),
-)
-LARGER = Setting(
-    examples=200,
-    limit=20_000,
-    plain=Recipe(epochs=3, lr=1e-3),
-    hardened=Recipe(epochs=4, lr=1e-3, adversary=ADVERSARY),
-    noisy=Recipe(epochs=8, lr=1e-3),
-    binary=Recipe(epochs=8, lr=1e-3),
-    spiking=Recipe(epochs=4, lr=1e-3),
-)
+def _digits() -> Setting:
+    """8 × 8 pixels, 1,200 training images; every training takes seconds."""
+    adversary = AdversarialTraining(PGD(steps=3, keep="last"), Threat("linf", 0.25))
+    noise = A2SNN(SmallCNN(width=32), entropy=0.1, wca=0.25)
+    learners: dict[str, Learner] = {
+        "plain CNN": (SmallCNN(), Recipe(epochs=30, batch=32, lr=2e-3, step=10, gamma=0.3), None),
+        "adversarial training": (
+            SmallCNN(width=64),
+            Recipe(epochs=25, batch=64, lr=2e-3, step=12, gamma=0.3, adversary=adversary),
+            None,
+        ),
+        "learned noise (A2SNN)": (
+            noise,
+            Recipe(epochs=60, batch=32, lr=1e-2, step=45, gamma=0.3, keep="last"),
+            None,
+        ),
+        "binary stochastic": (BSN(), Recipe(epochs=60, batch=32, lr=1e-2, step=20, gamma=0.3), None),
+        "spiking (LIF)": (LIF(), Recipe(epochs=30, batch=32, lr=2e-3, step=10, gamma=0.3), None),
+    }
+    return Setting(0.25, (0.05, 0.1, 0.15, 0.2, 0.25), learners)
+
+
+def _larger() -> Setting:
+    """MNIST and its like; a few minutes of training on two cores."""
+    adversary = AdversarialTraining(PGD(steps=7, keep="last"), Threat("linf", 0.1))
+    learners: dict[str, Learner] = {
+        "plain CNN": (SmallCNN(), Recipe(epochs=3, batch=64, lr=2e-3, step=1, gamma=0.4), None),
+        "adversarial training": (
+            SmallCNN(),
+            Recipe(epochs=6, batch=64, lr=3e-3, step=4, gamma=0.2, adversary=adversary),
+            20_000,
+        ),
+        "learned noise (A2SNN)": (
+            A2SNN(SmallCNN(), entropy=0.1, wca=0.5),
+            Recipe(epochs=12, lr=1e-2, step=8, gamma=0.2, keep="last"),
+            None,
+        ),
+        "binary stochastic": (BSN(), Recipe(epochs=10, batch=64, lr=5e-3, step=4, gamma=0.3), None),
+        "spiking (LIF)": (LIF(), Recipe(epochs=5, batch=64, lr=2e-3, step=3, gamma=0.3), 20_000),
+    }
+    return Setting(0.1, (0.025, 0.05, 0.1, 0.15, 0.2), learners)
 
 
 def demo_study(data: Source, examples: int | None) -> Study:
@@ -66,10 +84,12 @@ def demo_study(data: Source, examples: int | None) -> Study:
         data: digits, MNIST or any other set of small images.
         examples: test images audited; None for 200.
     """
-    setting = DIGITS if data.shape[1] <= 8 else LARGER
-    on = Examples(data, "test", 0, examples or setting.examples)
-    threat = Threat("linf", EPS)
-    models = _models(data, setting)
+    setting = _digits() if data.shape[1] <= 8 else _larger()
+    on = Examples(data, "test", 0, examples or 200)
+    threat = Threat("linf", setting.eps)
+    models: dict[str, Model] = {
+        name: Train(net, data, recipe, limit=limit) for name, (net, recipe, limit) in setting.learners.items()
+    }
     audits = {name: _audit(name, model, on, threat) for name, model in models.items()}
     galleries = [
         Gallery(f"gallery-{i}", f"{name}: images of the attack that is strongest as a rule", _last(audit))
@@ -79,7 +99,7 @@ def demo_study(data: Source, examples: int | None) -> Study:
         name="demo" if data.name == "digits" else f"demo-{data.name.rsplit('/', 1)[-1]}",
         title=f"Five networks on {data.name}",
         subtitle="What the usual attack says, and what is left under the strongest one found.",
-        items=(*audits.values(), _table(audits), _curves(models, on), *galleries),
+        items=(*audits.values(), _table(audits), _curves(models, on, setting.curve), *galleries),
         scale="demo",
         cites=(
             "Athalye, Carlini, Wagner 2018: Obfuscated gradients give a false sense of security. ICML.",
@@ -94,17 +114,6 @@ def demo_study(data: Source, examples: int | None) -> Study:
     )
 
 
-def _models(data: Source, setting: Setting) -> dict[str, Model]:
-    made: dict[str, tuple[Net, Recipe]] = {
-        "plain CNN": (SmallCNN(), setting.plain),
-        "adversarial training": (SmallCNN(), setting.hardened),
-        "learned noise (A2SNN)": (A2SNN(SmallCNN()), setting.noisy),
-        "binary stochastic": (BSN(), setting.binary),
-        "spiking (LIF)": (LIF(), setting.spiking),
-    }
-    return {name: Train(net, data, recipe, limit=setting.limit) for name, (net, recipe) in made.items()}
-
-
 def _audit(name: str, model: Model, on: Examples, threat: Threat) -> Audit:
     item = describe_audit(model, on, threat, name=name)
     return replace(item, id=name.split(" ", maxsplit=1)[0], facts=Facts(model, replace(on, stop=on.start + 8)))
@@ -116,7 +125,8 @@ def _last(audit: Audit) -> Score:
 
 def _table(audits: dict[str, Audit]) -> Table:
     entries = {(name, column): m for name, audit in audits.items() for column, m in _columns(audit).items()}
-    caption = f"Robust accuracy at L∞ eps {EPS}: each attack on its own, and the worst per image. Fresh draws judge."
+    eps = next(iter(audits.values())).threat.eps
+    caption = f"Robust accuracy at L∞ eps {eps}: each attack on its own, and the worst per image. Fresh draws judge."
     return Table("attacks", caption, tuple(audits), tuple(_columns(next(iter(audits.values())))), entries)
 
 
@@ -131,13 +141,13 @@ def _columns(audit: Audit) -> dict[str, Measure]:
     }
 
 
-def _curves(models: dict[str, Model], on: Examples) -> Curves:
+def _curves(models: dict[str, Model], on: Examples, radii: tuple[float, ...]) -> Curves:
     """The usual attack and a short union of losses over eps, on half of the images."""
     some = replace(on, stop=on.start + max(20, (on.stop - on.start) // 2))
     series: dict[str, tuple[Measure, ...]] = {}
     for name, model in models.items():
         usual, union = [], []
-        for eps in CURVE:
+        for eps in radii:
             threat = Threat("linf", eps)
             attacks = {
                 "usual": (PGD(steps=10, step=eps / 10, keep="last"), 20),
@@ -154,4 +164,4 @@ def _curves(models: dict[str, Model], on: Examples) -> Curves:
         series[f"{name}, worst of three"] = tuple(union)
     dashed = tuple(name for name in series if name.endswith("usual attack"))
     caption = "Robust accuracy over eps: a masked network looks robust under the usual attack only."
-    return Curves("eps", caption, "eps (L∞, pixels in [0,1])", "robust accuracy", CURVE, series, dashed)
+    return Curves("eps", caption, "eps (L∞, pixels in [0,1])", "robust accuracy", radii, series, dashed)

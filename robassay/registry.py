@@ -109,6 +109,11 @@ def all_entries() -> list[Entry]:
     return list(_entries.values())
 
 
+def part_name(cls: type) -> str:
+    """The registered name of a part's class; the class name when it is not registered."""
+    return next((e.name for e in _entries.values() if e.cls is cls), cls.__name__)
+
+
 def named(kind: str, name: str) -> type:
     """The class of a part.
 

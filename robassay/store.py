@@ -91,7 +91,7 @@ class Store:
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=final.parent))
         try:
             os.chmod(temporary, 0o755)  # mkdtemp makes folders that only their owner can read
-            _write_synced(temporary / "out.safetensors", save({n: np.ascontiguousarray(a) for n, a in arrays.items()}))
+            _write_synced(temporary / "out.safetensors", save({n: np.asarray(a, order="C") for n, a in arrays.items()}))
             _write_synced(temporary / "cell.json", json.dumps(about, indent=1, ensure_ascii=False).encode())
             (temporary / "log.txt").write_text(log, encoding="utf-8")
             try:

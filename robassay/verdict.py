@@ -147,7 +147,9 @@ def _next(verdict: str, gap: Estimate, delta: float, claimed: Rows) -> str | Non
     if distance < 0.005:
         return f"The gap lies on the limit of {100 * delta:.0f} points: state another --delta, or accept 'undecided'."
     wanted = math.ceil(1.1 * gap.n * (half / distance) ** 2 / 50) * 50
-    return f"About {max(wanted, gap.n + 50)} images with {len(claimed.decisions)} draws each would decide."
+    draws = len(claimed.decisions)
+    each = f" with {draws} draws each" if draws > 1 else ""
+    return f"About {max(wanted, gap.n + 50)} images{each} would decide."
 
 
 def _attack(name: str, evidence: Evidence, rows: Rows) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Plain(Classifier):
 
 
 class Backbone(Net):
-    """A trunk to features and a linear layer: alone with :attr:`features` of them, in a defence with as many as asked."""
+    """A trunk to features, then a linear layer. A defence may ask for another number of features."""
 
     @property
     @abc.abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import textwrap
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +53,7 @@ def track(rate: Rate, kind: str, band: tuple[Rate, Rate] | None = None, publishe
         published: a value marked by a tick.
     """
     parts = [f'<line class="grid" x1="{x}%" x2="{x}%" y1="0" y2="100%"/>' for x in (0, 25, 50, 75, 100)]
+    parts.append('<line class="base" x1="0" x2="100%" y1="50%" y2="50%"/>')
     if band is not None and band[0] is not None and band[1] is not None and computed(band[0]) and computed(band[1]):
         low, high = sorted(_place(r["value"]) for r in band if r is not None)
         parts.insert(0, f'<rect class="gap" x="{low:.1f}%" width="{high - low:.1f}%" y="0" height="100%"/>')
@@ -75,31 +77,47 @@ def curves(chart: dict[str, Any]) -> dict[str, Any]:
     """A figure of the document as Plotly data and layout; a curve breaks where a point is not computed."""
     rates = chart.get("unit", "rate") == "rate"
     traces: list[dict[str, Any]] = []
-    for number, line in enumerate(chart["series"]):
-        colour = PALETTE[number % len(PALETTE)]
-        traces += [_band(chart["x"], run, colour, number, rates) for run in _runs(line["points"])]
-        traces.append(_curve(chart["x"], line, colour, number, rates))
+    faint = 0.16 if len(chart["series"]) <= 4 else 0.09
+    for number, (line, look) in enumerate(zip(chart["series"], _looks(chart["series"]), strict=True)):
+        colour = PALETTE[look % len(PALETTE)]
+        bands = [_band(chart["x"], run, colour, rates) for run in _runs(line["points"])]
+        traces += [band | {"legendgroup": str(number), "opacity": faint} for band in bands]
+        curve = _curve(chart["x"], line, colour, SYMBOLS[look % len(SYMBOLS)], rates)
+        traces.append(curve | {"legendgroup": str(number)})
     return {"data": traces, "layout": _layout(chart, rates)}
 
 
-def _curve(x: list[float], line: dict[str, Any], colour: str, number: int, rates: bool) -> dict[str, Any]:
+def _looks(series: list[dict[str, Any]]) -> list[int]:
+    """Number of the colour of each curve; "net, usual attack" dashed and "net, strongest" solid share theirs."""
+    looks: dict[tuple[str, bool], int] = {}
+    found: list[int] = []
+    for line in series:
+        family, dash = line["name"].rsplit(", ", 1)[0], bool(line["dash"])
+        partner = looks.pop((family, not dash), None)
+        look = len(set(found)) if partner is None else partner
+        if partner is None:
+            looks[family, dash] = look
+        found.append(look)
+    return found
+
+
+def _curve(x: list[float], line: dict[str, Any], colour: str, symbol: str, rates: bool) -> dict[str, Any]:
     unit, points = "rate" if rates else "", line["points"]
     told = [f"{full(p, unit)}, n = {p['n']}" if computed(p) else "" for p in points]
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": _plain(line["name"]),
-        "legendgroup": str(number),
+        "name": "<br>".join(_plain(part) for part in textwrap.wrap(line["name"], 34)),
         "x": x,
         "y": [_height(p["value"], rates) if computed(p) else None for p in points],
         "customdata": [[radius(at), text] for at, text in zip(x, told, strict=True)],
-        "hovertemplate": "%{customdata[0]}: %{customdata[1]}<extra>%{fullData.name}</extra>",
+        "hovertemplate": "<b>%{fullData.name}</b><br>%{customdata[0]}: %{customdata[1]}<extra></extra>",
         "line": {"color": colour, "width": 2, "dash": "dash" if line["dash"] else "solid"},
-        "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+        "marker": {"color": colour, "size": 7, "symbol": symbol},
     }
 
 
-def _band(x: list[float], run: list[tuple[int, Any]], colour: str, number: int, rates: bool) -> dict[str, Any]:
+def _band(x: list[float], run: list[tuple[int, Any]], colour: str, rates: bool) -> dict[str, Any]:
     low = [_height(point["low"], rates) for _, point in run]
     high = [_height(point["high"], rates) for _, point in run]
     across = [x[i] for i, _ in run]
@@ -110,9 +128,7 @@ def _band(x: list[float], run: list[tuple[int, Any]], colour: str, number: int, 
         "y": high + low[::-1],
         "fill": "toself",
         "fillcolor": colour,
-        "opacity": 0.16,
         "line": {"width": 0, "color": colour},
-        "legendgroup": str(number),
         "showlegend": False,
         "hoverinfo": "skip",
     }
@@ -132,15 +148,13 @@ def _runs(points: list[Rate]) -> list[list[tuple[int, Any]]]:
 def _layout(chart: dict[str, Any], rates: bool) -> dict[str, Any]:
     x = chart["x"]
     wide = bool(x) and min(x) > 0 and max(x) / min(x) >= 50
-    across: dict[str, Any] = {"title": {"text": _plain(chart["xlabel"])}, "type": "log" if wide else "linear"}
+    across: dict[str, Any] = {"title": _title(chart["xlabel"]), "type": "log" if wide else "linear"}
     if len(x) <= 9:
         across |= {"tickmode": "array", "tickvals": x, "ticktext": [radius(at) for at in x]}
-    up: dict[str, Any] = {"title": {"text": _plain(chart["ylabel"])}}
+    up: dict[str, Any] = {"title": _title(chart["ylabel"] + (" (%)" if rates else ""))}
     values = [p["value"] for line in chart["series"] for p in line["points"] if computed(p)]
-    if rates:
-        up["ticksuffix"] = " %"
-        if all(0 <= value <= 1 for value in values):
-            up |= {"range": [-2, 102], "tickvals": [0, 20, 40, 60, 80, 100]}
+    if rates and all(0 <= value <= 1 for value in values):
+        up |= {"range": [-2, 102], "tickvals": [0, 20, 40, 60, 80, 100]}
     common = {"fixedrange": True, "automargin": True, "zeroline": False, "showline": True, "ticks": "outside"}
     return {
         "xaxis": common | across,
@@ -149,9 +163,14 @@ def _layout(chart: dict[str, Any], rates: bool) -> dict[str, Any]:
         "dragmode": False,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
-        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "itemsizing": "constant"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)"},
+        "margin": {"l": 60, "r": 24, "t": 40, "b": 56},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "itemwidth": 44},
     }
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": _plain(text), "font": {"size": 14}, "standoff": 8}
 
 
 def _height(value: float, rates: bool) -> float:

@@ -1,8 +1,8 @@
 "use strict";
-// Folded parts are opened for printing: paper cannot be clicked.
+// Folded parts are opened for printing, but for lists of cell keys: nobody looks those up from paper.
 const folded = [];
 addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details:not([open])")) { part.open = true; folded.push(part); }
+  for (const part of document.querySelectorAll("details:not([open], .cells)")) { part.open = true; folded.push(part); }
 });
 addEventListener("afterprint", () => { while (folded.length) folded.pop().open = false; });
 
@@ -25,7 +25,7 @@ async function draw(places) {
       toImageButtonOptions: { format: "svg", filename: place.dataset.figure },
     };
     place.replaceChildren();
-    await Plotly.newPlot(place, figure.data, { ...figure.layout, font }, options);
+    await Plotly.newPlot(place, figure.data, { ...figure.layout, font, hoverlabel: { font } }, options);
   }
 }
 

@@ -33,7 +33,7 @@ def computed(rate: Rate) -> bool:
     return rate is not None and rate["value"] is not None
 
 
-def figure(value: float, unit: str = "rate") -> str:
+def digits(value: float, unit: str = "rate") -> str:
     """One number without its unit: a fraction in per cent with one decimal, anything else with three digits."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
@@ -46,14 +46,14 @@ def amount(value: float | None, unit: str = "rate") -> str:
     """One number with its unit: ``51.2 %``, ``46.9 points``, ``1.34``."""
     if value is None:
         return NOT_COMPUTED
-    return figure(value, unit) + {"rate": " %", "points": " points"}.get(unit, "")
+    return digits(value, unit) + {"rate": " %", "points": " points"}.get(unit, "")
 
 
 def interval(rate: Rate, unit: str = "rate") -> str:
     """The 95 % interval alone, ``[44.1, 58.0]``; empty where there is none."""
     if not computed(rate) or rate is None or rate["low"] is None or rate["high"] is None:
         return ""
-    return f"[{figure(rate['low'], unit)}, {figure(rate['high'], unit)}]"
+    return f"[{digits(rate['low'], unit)}, {digits(rate['high'], unit)}]"
 
 
 def full(rate: Rate, unit: str = "rate") -> str:
@@ -101,9 +101,7 @@ def warnings(document: Mapping[str, Any]) -> list[str]:
         found.append("Smoke scale: these numbers show that everything runs, not what is true of the networks.")
     if origin["missing"]:
         total = origin["cells"] + origin["missing"]
-        found.append(
-            f"{origin['missing']:,} of {total:,} cells are missing; what needs them is marked “{NOT_COMPUTED}”."
-        )
+        found.append(f"Missing: {origin['missing']:,} of {total:,} cells; what needs them is “{NOT_COMPUTED}”.")
     if origin["mixed"]:
         found.append(
             "The cells come from different machines or torch versions: equal to within rounding, not to the bit."

@@ -108,9 +108,9 @@ def overview(audits: list[dict[str, Any]]) -> None:
     if audits:
         ball = audits[0]["threat"]
         sign = {"linf": "L∞", "l2": "L2"}.get(ball["norm"], ball["norm"])
-        sizes = (
-            f"{sign} eps {ball['eps']:.3g}, n = {audits[0]['clean']['n']} images, up to {audits[0]['draws']} draws each"
-        )
+        draws = max(one["draws"] for one in audits)
+        each = f", {draws} fresh draws of random networks" if draws > 1 else ""
+        sizes = f"{sign} eps {ball['eps']:.3g}, n = {audits[0]['clean']['n']} images{each}"
         Console().print(f"robust accuracy; {sizes}; [95 % interval]", style="dim", markup=False)
 
 

@@ -7,7 +7,9 @@ import time
 from typing import Any
 
 from robassay.cells import Cell, Craft, Model, Score, Train
+from robassay.given import Given
 from robassay.plan import Plan
+from robassay.registry import part_name
 from robassay.store import Store
 
 LINE_EVERY = 10.0
@@ -31,11 +33,8 @@ def title(cell: Cell) -> str:
 
 def _word(value: object) -> str:
     if isinstance(value, Train):
-        return _word(value.net)
-    build = getattr(value, "build", None)
-    if isinstance(value, Model) and isinstance(build, str):
-        return build
-    return type(value).__name__
+        return part_name(type(value.net))
+    return value.build if isinstance(value, Given) else part_name(type(value))
 
 
 class Progress:

@@ -50,7 +50,7 @@ def check_classifier(model: Classifier, x: Tensor) -> list[Result]:
 
 def _pass(model: nn.Module, x: Tensor, *key: str | int) -> Tensor:
     with torch.no_grad(), RNG.child(*key).active():
-        return model(x)
+        return model(x.clone())  # a model that works in place spoils nothing for the next check
 
 
 def _answers(model: Classifier, x: Tensor) -> None:
@@ -89,20 +89,21 @@ def _stochastic_claim(model: Classifier, x: Tensor) -> None:
 def _prefix_splits(model: Classifier, x: Tensor) -> None:
     with torch.no_grad():
         with RNG.child("prefix", 0).active():
-            h = model.prefix(x)
+            h = model.prefix(x.clone())
         with RNG.child("prefix", 1).active():
-            again = model.prefix(x)
+            again = model.prefix(x.clone())
         with RNG.child("split").active():
-            logits = model.draw(h)
+            logits = model.draw(h.clone())
     need(torch.equal(h, again), "prefix is random. It is computed once for all draws: move the noise into draw.")
     need(torch.equal(logits, _pass(model, x, "split")), "forward(x) is not draw(prefix(x)). Do not override forward.")
 
 
 def _inputs_kept(model: Classifier, x: Tensor) -> None:
-    images, h = x.clone(), model.prefix(x).detach().clone()
-    _pass(model, images, "kept")
-    kept = h.clone()
+    images = x.clone()
     with torch.no_grad(), RNG.child("kept").active():
+        model(images)
+        h = model.prefix(x.clone())
+        kept = h.clone()
         model.draw(kept)
     need(torch.equal(images, x), "forward changes the images in place. Write x = x + noise, not x += noise.")
     need(torch.equal(kept, h), "draw changes the features in place, and the next draw sees the change. Copy first.")
@@ -111,74 +112,68 @@ def _inputs_kept(model: Classifier, x: Tensor) -> None:
 def _rows_claim(model: Classifier, x: Tensor) -> str | None:
     if not model.stochastic:
         return None
-    draws = _copies(model, x[:1], x[:0], "rows")
+    draws = torch.stack([_pass(model, x[:1].expand(COPIES, *x.shape[1:]), "rows", i) for i in range(PASSES)]).cpu()
     alike = bool((draws == draws[:, :1]).all())
-    together = _dependence(draws)
+    logits, squares = _dependence(draws)
     if model.rows == "shared":
-        free = not alike and abs(together) < 3 and not model.coupled
+        free = not alike and max(abs(logits), abs(squares)) < 3 and not model.coupled
         return "rows look independent: rows = 'independent' would put many draws into one pass." if free else None
     mend = "Draw noise in the shape of the batch, or set rows = 'shared'."
     need(not alike, f"copies of one image in a batch get equal logits: they share the noise. {mend}")
-    need(
-        -SIGMAS / 2 < together < SIGMAS,
-        f"the noise of batch mates is not independent: the spread of pass means is {together:.0f} standard deviations "
-        f"from that of independent rows. {mend}",
-    )
+    for what, sigmas in (("logits", logits), ("squared logits", squares)):
+        need(
+            -SIGMAS / 2 < sigmas < SIGMAS,
+            f"the noise of batch mates is not independent: the spread of the passes' mean {what} is {sigmas:.0f} "
+            f"standard deviations from that of independent rows. {mend}",
+        )
     return None
 
 
-def _copies(model: Classifier, image: Tensor, mates: Tensor, key: str) -> Tensor:
-    """Logits (PASSES, COPIES, C) of copies of an image (1, C, H, W) beside mates (M, C, H, W)."""
-    batch = torch.cat([image.expand(COPIES, *image.shape[1:]), mates])
-    return torch.stack([_pass(model, batch, key, i)[:COPIES] for i in range(PASSES)])
+def _dependence(draws: Tensor) -> tuple[float, float]:
+    """Excess spread of the passes' means of (passes, copies, C), in standard deviations of the permuted draws.
 
-
-def _features(draws: Tensor) -> Tensor:
-    """Standardised logits and their squares (N, 2C): noise may share a scale while its mean is free."""
-    z = draws.double() - draws.double().mean(0)
-    both = torch.cat([z, z.square() - z.square().mean(0)], 1)
-    scale = both.std(0)
-    return torch.where(scale > 1e-9, both / scale.clamp_min(1e-9), 0.0)
-
-
-def _sigmas(draws: Tensor, statistic: Callable[[Tensor], Tensor]) -> float:
-    """How far the statistic of (N, C) draws lies from that of the same draws in random order; 0 without any noise."""
-    features, generator = _features(draws), RNG.child("permute").generator()
-    shuffled = [features[torch.randperm(len(features), generator=generator)] for _ in range(200)]
-    null = torch.stack([statistic(one) for one in shuffled])
-    return float((statistic(features) - null.mean()) / null.std().clamp_min(1e-12))
-
-
-def _dependence(draws: Tensor) -> float:
-    """Excess spread of the passes' means of (passes, copies, C), in standard deviations of the permuted draws."""
+    Once for the logits and once for their squares, since noise may share a scale while its mean is free.
+    """
     passes, copies, classes = draws.shape
-    return _sigmas(
-        draws.reshape(-1, classes).cpu(), lambda f: f.reshape(passes, copies, 2 * classes).mean(1).var(0).sum()
-    )
+
+    def spread(values: Tensor) -> Tensor:
+        return values.reshape(passes, copies, classes).mean(1).var(0).sum()
+
+    flat = draws.double().flatten(0, 1)
+    return _sigmas(flat, spread), _sigmas((flat - flat.mean(0)).square(), spread)
+
+
+def _sigmas(values: Tensor, statistic: Callable[[Tensor], Tensor]) -> float:
+    """How far the statistic of (N, C) values lies from that of the same rows in random order; 0 without any noise."""
+    centred, scale = values - values.mean(0), values.std(0)
+    unit = torch.where(scale > 1e-9, centred / scale.clamp_min(1e-9), 0.0)
+    generator = RNG.child("permute").generator()
+    null = torch.stack([statistic(unit[torch.randperm(len(unit), generator=generator)]) for _ in range(200)])
+    return float((statistic(unit) - null.mean()) / null.std().clamp_min(1e-12))
 
 
 def _coupled_claim(model: Classifier, x: Tensor) -> None:
     if model.coupled:
         return
     mend = "Set coupled = True, or normalise each image alone. Batch norm belongs in eval mode."
-    extremes = torch.cat([torch.zeros_like(x[:1]), torch.ones_like(x[:1]), x[1:]])
+    black, white = torch.zeros_like(x[:1]).expand(3, *x.shape[1:]), torch.ones_like(x[:1]).expand(3, *x.shape[1:])
     if model.stochastic:
-        # Rows that share noise are no sample: one copy per pass counts, and there are more passes.
-        counted, rounds = (COPIES, 1) if model.rows == "independent" else (1, 6)
-        alone, mated = (
-            torch.cat([_copies(model, x[:1], m, f"{n}-{r}")[:, :counted] for r in range(rounds)]).flatten(0, 1).cpu()
-            for n, m in (("alone", x[:0]), ("mates", extremes))
+        alone, *mated = (
+            torch.cat([_pass(model, torch.cat([x[:1], mates]), "mates", k, i)[:1] for i in range(6 * PASSES)]).cpu()
+            for k, mates in enumerate((x[:0], black, white))
         )
         n = len(alone)
-        apart = _sigmas(torch.cat([alone, mated]), lambda f: (f[:n].mean(0) - f[n:].mean(0)).norm())
-        need(apart < SIGMAS, f"the distribution of an image's logits changes with its batch mates. {mend}")
+        for draws in mated:
+            both = torch.cat([alone, draws]).double()
+            for values in (both, (both - both.mean(0)).square()):
+                apart = _sigmas(values, lambda v: (v[:n].mean(0) - v[n:].mean(0)).norm())
+                need(apart < SIGMAS, f"the distribution of an image's logits changes with its batch mates. {mend}")
         return
-    together = _pass(model, x, "mates")
-    extreme = _pass(model, torch.cat([x[:1], extremes]), "mates")[:1]
     single = torch.cat([_pass(model, one, "mates") for one in x.split(1)])
-    gap = max((together - single).abs().max().item(), (extreme - single[:1]).abs().max().item())
-    scale = max(1.0, single.abs().max().item())
-    need(gap <= CLOSE * scale, f"an image's logits change by {gap:.2g} with its batch mates. {mend}")
+    batches = (x, torch.cat([x, black]), torch.cat([x, white]))
+    gap = max((_pass(model, batch, "mates")[: len(x)] - single).abs().max().item() for batch in batches)
+    allowed = CLOSE * max(1.0, single.abs().max().item())
+    need(gap <= allowed, f"an image's logits change by {gap:.2g} with its batch mates. {mend}")
 
 
 def _quiet_claim(model: Classifier, x: Tensor) -> str | None:
@@ -194,7 +189,7 @@ def _quiet_claim(model: Classifier, x: Tensor) -> str | None:
 
 def _gradient_reaches(model: Classifier, x: Tensor) -> str | None:
     goal = Goal(_pass(model, x, "labels").argmax(-1))
-    found = Backprop(4)(model, x, goal.margin, RNG.child("gradient"))
+    found = Backprop(4)(model, x.clone(), goal.margin, RNG.child("gradient"))
     need(found.gradient.isfinite().all(), "the gradient is NaN or infinite. Look for sqrt(0), log(0) or 0/0.")
     need(all(p.grad is None for p in model.parameters()), "an attack's gradient was left in the parameters.")
     if not found.gradient.any():

@@ -1,0 +1,255 @@
+"""The training loop: equal bits whatever happens in between, and the promises of its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import robassay as ra
+from robassay.attacks.gradient import FGSM, PGD
+from robassay.classifier import Classifier, Net
+from robassay.data import Images, find, pixels
+from robassay.defences.a2snn import A2SNN
+from robassay.defences.adversarial import AdversarialTraining
+from robassay.errors import RobassayError, UsageError
+from robassay.nets.bsn import BSN
+from robassay.nets.cnn import SmallCNN
+from robassay.nets.lif import LIF
+from robassay.nets.mlp import MLP
+from robassay.registry import named
+from robassay.rng import Stream
+from robassay.threat import Goal, Threat
+from robassay.training import Recipe, restore, train
+
+QUICK = AdversarialTraining(PGD(steps=2, keep="last"), Threat("linf", 0.1))
+Arrays = dict[str, Tensor]
+
+
+def digits(n: int) -> tuple[Images, Images]:
+    data = find("digits")
+    images, val = data.split("train"), data.split("val")
+    return Images(images.x[:n], images.y[:n]), val
+
+
+def run(net: Net, recipe: Recipe, folder: Path, n: int = 200, key: str = "a", told: Any = None) -> Arrays:
+    folder.mkdir(exist_ok=True)
+    progress = told or (lambda done, total: None)
+    return train(net, (1, 8, 8), 10, *digits(n), recipe, Stream(("test", key)), folder, progress)
+
+
+def equal(a: Arrays, b: Arrays) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+CASES = {
+    "adam": (SmallCNN(4), Recipe(epochs=3, batch=64)),
+    "sgd": (BSN((20,)), Recipe(epochs=3, batch=64, optimizer="sgd", lr=0.05, step=1, gamma=0.5)),
+    "noise": (A2SNN(MLP((20,)), dim=8), Recipe(epochs=3, batch=64, keep="last")),
+    "spikes": (LIF((20,), steps=3), Recipe(epochs=3, batch=64, lr=3e-3)),
+    "adversary": (SmallCNN(4), Recipe(epochs=3, batch=64, adversary=QUICK)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("killed_after", [2, 6])
+def test_an_interrupted_run_ends_with_the_same_bits(case: str, killed_after: int, tmp_path: Path) -> None:
+    net, recipe = CASES[case]
+    whole = run(net, recipe, tmp_path / "whole")
+
+    def killing(done: int, total: int) -> None:
+        assert total == 12
+        if done == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(net, recipe, tmp_path / "cut", told=killing)
+    torch.rand(3)  # the process that goes on has another past
+    steps: list[int] = []
+    resumed = run(net, recipe, tmp_path / "cut", told=lambda done, total: steps.append(done))
+    assert steps == list(range(1 + killed_after // 4 * 4, 13))
+    assert equal(whole, resumed)
+
+
+def test_the_stream_and_nothing_else_decides_the_bits(tmp_path: Path) -> None:
+    net, recipe = CASES["noise"]
+    first = run(net, recipe, tmp_path / "1")
+    before = torch.get_rng_state()
+    again = run(net, recipe, tmp_path / "2")
+    assert torch.equal(before, torch.get_rng_state())
+    assert equal(first, again)
+    assert not equal(first, run(net, recipe, tmp_path / "3", key="b"))
+
+
+def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
+    net, recipe = CASES["adam"]
+    first = run(net, recipe, tmp_path)
+    assert equal(first, run(net, recipe, tmp_path, told=pytest.fail))
+
+
+def test_training_learns_and_says_how(tmp_path: Path) -> None:
+    found = run(SmallCNN(8), Recipe(epochs=12, batch=32, lr=3e-3), tmp_path, n=600)
+    loss, accuracy = found["history/train_loss"], found["history/val_accuracy"]
+    assert loss.shape == accuracy.shape == (12,)
+    assert loss[-1] < 0.3 * loss[0] and accuracy[-1] > accuracy[0] and accuracy.max() > 0.88
+    assert accuracy[int(found["history/epoch"])] == accuracy.max()
+    assert all(t.is_contiguous() and not t.requires_grad and t.device.type == "cpu" for t in found.values())
+
+
+def test_the_kept_weights_are_of_the_kept_epoch(tmp_path: Path) -> None:
+    def kept(epochs: int, keep: Any) -> Arrays:
+        # A learning rate that grows until it spoils what was learnt.
+        recipe = Recipe(epochs=epochs, batch=16, lr=2e-3, step=1, gamma=2.5, keep=keep)
+        return run(SmallCNN(4), recipe, tmp_path / f"{epochs}{keep}", n=100)
+
+    best = kept(8, "best")
+    accuracy, epoch = best["history/val_accuracy"], int(best["history/epoch"])
+    assert epoch == max(i for i, a in enumerate(accuracy) if a == accuracy.max()) < 7
+    model = restore(SmallCNN(4), (1, 8, 8), 10, best)
+    val = digits(1)[1]
+    assert (model(pixels(val.x)).argmax(1) == val.y).double().mean() == accuracy.max()
+    last = kept(epoch + 1, "last")
+    assert int(last["history/epoch"]) == epoch
+    assert all(torch.equal(best[k], last[k]) for k in best if k.startswith("weight/"))
+
+
+def test_a_restored_classifier_is_ready_and_frozen(tmp_path: Path) -> None:
+    net = A2SNN(MLP((20,)), dim=8)
+    found = run(net, Recipe(epochs=1), tmp_path)
+    before = torch.get_rng_state()
+    model = restore(net, (1, 8, 8), 10, found)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(t, found["weight/" + name]) for name, t in model.state_dict().items())
+
+
+def test_regularizer_and_projection_take_part(tmp_path: Path) -> None:
+    def size(entropy: float) -> float:
+        net = A2SNN(MLP((20,)), dim=8, entropy=entropy, wca=0.0)
+        found = run(net, Recipe(epochs=4, batch=32, lr=5e-2, keep="last"), tmp_path / str(entropy))
+        assert torch.allclose(found["weight/head.weight"].norm(dim=1), torch.ones(10))
+        return float(found["weight/scale"].tril().square().sum())
+
+    assert size(1.0) > 2 * size(0.0)
+
+
+def test_rate_falls_in_steps() -> None:
+    recipe = Recipe(lr=0.1, step=3, gamma=0.5)
+    assert [recipe.rate(e) for e in (0, 2, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    assert Recipe(lr=0.1).rate(100) == 0.1
+
+
+# ----------------------------------------------------------------------------------------------- adversarial training
+
+
+class Spy(ra.Attack):
+    """Adds eps to every pixel, and looks around."""
+
+    access = ra.GradientAccess
+    calls: list[tuple[bool, Goal]] = []  # noqa: RUF012
+
+    def __call__(self, access: ra.GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        self.calls.append((access.models[0].training, goal))
+        return threat.project(x + 1, x)
+
+
+def test_the_adversary_sees_the_model_in_evaluation_mode_and_leaves_it_as_it_was() -> None:
+    Spy.calls.clear()
+    model: Classifier = MLP().build((1, 8, 8), 10).train()
+    x, y = torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+    found = AdversarialTraining(Spy(), Threat("linf", 0.2)).images(model, x, y, Stream())
+    ((training, goal),) = Spy.calls
+    assert not training and model.training and not goal.targeted and torch.equal(goal.labels, y)
+    assert torch.allclose(found, (x + 0.2).clamp(0, 1))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_share_of_clean_images_weighs_the_two_losses(tmp_path: Path) -> None:
+    def weights(name: str, adversary: AdversarialTraining | None) -> Tensor:
+        recipe = Recipe(epochs=1, batch=200, optimizer="sgd", lr=0.1, momentum=0.0, keep="last", adversary=adversary)
+        return run(MLP((20,)), recipe, tmp_path / name)["weight/head.weight"].double()
+
+    ball = Threat("linf", 0.2)
+    clean, half, attacked = (weights(str(c), AdversarialTraining(FGSM(), ball, clean=c)) for c in (1.0, 0.5, 0.0))
+    assert torch.equal(clean, weights("plain", None))
+    assert torch.allclose(half, (clean + attacked) / 2, atol=1e-6) and not torch.allclose(clean, attacked, atol=1e-4)
+
+
+def test_adversarial_training_makes_robust(tmp_path: Path) -> None:
+    threat = Threat("linf", 0.15)
+    test = find("digits").split("test")
+    x, y = pixels(test.x[:200]), test.y[:200]
+
+    def robust(name: str, adversary: AdversarialTraining | None) -> float:
+        recipe = Recipe(epochs=8, batch=64, lr=3e-3, adversary=adversary)
+        model = restore(SmallCNN(8), (1, 8, 8), 10, run(SmallCNN(8), recipe, tmp_path / name, n=800))
+        access = ra.White().open([model], len(x))
+        attacked = PGD(steps=20)(access, x, Goal(y), threat, Stream(("attack",)))
+        return (model(attacked).argmax(1) == y).double().mean().item()
+
+    adversary = AdversarialTraining(PGD(steps=4, keep="last"), threat)
+    assert robust("adversarial", adversary) > robust("plain", None) + 0.15
+
+
+def test_an_adversary_without_a_gradient_is_refused() -> None:
+    class Blind(ra.Attack):
+        access = None
+
+        def __call__(self, access: Any, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+            return x
+
+    with pytest.raises(UsageError, match="needs access=None"):
+        AdversarialTraining(Blind())
+    with pytest.raises(UsageError, match="share"):
+        AdversarialTraining(clean=1.5)
+    assert named("defences", "adversarial") is AdversarialTraining
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_one_class_no_image_and_foreign_labels_are_refused(tmp_path: Path) -> None:
+    images, val = digits(100)
+    one = Images(images.x[images.y == 3], images.y[images.y == 3])
+
+    def attempt(images: Images, val: Images) -> None:
+        train(MLP(), (1, 8, 8), 10, images, val, Recipe(epochs=1), Stream(), tmp_path, lambda a, b: None)
+
+    with pytest.raises(UsageError, match=r"all .* training images are of class 3"):
+        attempt(one, val)
+    with pytest.raises(UsageError, match="no training image"):
+        attempt(Images(images.x[:0], images.y[:0]), val)
+    with pytest.raises(UsageError, match="validate"):
+        attempt(images, Images(val.x[:0], val.y[:0]))
+    with pytest.raises(UsageError, match=r"labels lie in 7\.\.16"):
+        attempt(Images(images.x, images.y + 7), val)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(tmp_path: Path) -> None:
+    with pytest.raises(RobassayError, match=r"epoch 1, step \d.*smaller learning rate"):
+        run(MLP(), Recipe(epochs=2, batch=16, optimizer="sgd", lr=1e30), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch": 0},
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"optimizer": "adamw"},
+        {"keep": "all"},
+        {"step": 0},
+    ],
+)
+def test_impossible_recipes_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Recipe(**wrong)
