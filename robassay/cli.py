@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robassay.errors import RobassayError, UsageError
+from robassay.errors import Interrupted, RobassayError, UsageError
 from robassay.version import __version__
 
 app = typer.Typer(
@@ -347,7 +347,10 @@ def _run(study: Any, store: Path, workers: int, quiet: bool) -> dict[str, Any]:
 
     place = Store(store)
     place.save_study(study.name, study.freeze())
-    outcome = carry_out(study.needs(), place, workers, quiet=quiet)
+    try:
+        outcome = carry_out(study.needs(), place, workers, quiet=quiet)
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted; what was finished is kept. Run the same command again to go on.") from error
     if outcome.failed:
         blocked = f", and {len(outcome.blocked)} that need them" if outcome.blocked else ""
         first = next(iter(outcome.failed.values()))
@@ -399,10 +402,7 @@ def main() -> None:
         app()
     except RobassayError as error:
         print(f"robassay: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        print("robassay: interrupted; what was finished is kept. Run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(130 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1)
 
 
 if __name__ == "__main__":

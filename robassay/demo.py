@@ -45,7 +45,7 @@ def _digits() -> Setting:
             Recipe(epochs=25, batch=64, lr=2e-3, step=12, gamma=0.3, adversary=adversary),
             None,
         ),
-        "learned noise (A2SNN)": (
+        "noise head (A2SNN)": (
             noise,
             Recipe(epochs=60, batch=32, lr=1e-2, step=45, gamma=0.3, keep="last"),
             None,
@@ -66,7 +66,7 @@ def _larger() -> Setting:
             Recipe(epochs=6, batch=64, lr=3e-3, step=4, gamma=0.2, adversary=adversary),
             20_000,
         ),
-        "learned noise (A2SNN)": (
+        "noise head (A2SNN)": (
             A2SNN(SmallCNN(), entropy=0.1, wca=0.5),
             Recipe(epochs=12, lr=1e-2, step=8, gamma=0.2, keep="last"),
             None,

@@ -11,6 +11,10 @@ class UsageError(RobassayError):
     """What was asked for cannot be done as written; the command line exits with 2."""
 
 
+class Interrupted(RobassayError):
+    """The user pressed Ctrl-C; the command line exits with 130."""
+
+
 def suggest(given: str, known: list[str]) -> str:
     """A sentence that names the nearest known word, or all of them when none is near."""
     import difflib

@@ -9,41 +9,15 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from toy_nets import LABELS, GaussianHead, Linear, Step, X, cosine, numbers, true_gradient
 
 from robassay.classifier import Classifier
-from robassay.errors import UsageError
-from robassay.estimators import Augmented, Backprop, Cost, Differences, Directed, Estimator, InputNoise, Ruled
+from robassay.estimators import Augmented, Backprop, Cost, Differences
 from robassay.rng import Stream
-from robassay.rules import BackwardRule, Rectangle, StraightThrough, Triangle, acting, in_force
-from robassay.testing import ContractError, ExamNet, check_estimator, exam_images
+from robassay.testing import ExamNet
 from robassay.threat import Goal
 
 AVERAGES = ("loss", "probs", "logits")
-
-
-def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Linear(Classifier):
-    """logits = W x + b."""
-
-    def __init__(self, classes: int = 3, pixels: int = 6) -> None:
-        super().__init__()
-        self.classes, self.weight, self.bias = classes, numbers(classes, pixels), numbers(classes, seed=1)
-
-    def draw(self, h):
-        return h.flatten(1) @ self.weight.T + self.bias
-
-
-class GaussianHead(Linear):
-    """logits = W (x + σ ε) + b, a draw of ε per row."""
-
-    stochastic, rows = True, "independent"
-    sigma = 0.7
-
-    def draw(self, h):
-        return super().draw(h.flatten(1) + self.sigma * torch.randn(len(h), self.weight.shape[1]))
 
 
 class Slanted(Classifier):
@@ -89,20 +63,6 @@ class Tower(Classifier):
         h = h if self.split else self._features(h)
         noise = torch.randn(h.shape) if self.rows == "independent" else torch.randn(h.shape[1])
         return 3 * (h * (1 + 0.5 * noise)).tanh() @ self.out
-
-
-X = torch.rand(4, 1, 2, 3, generator=torch.Generator().manual_seed(5))
-LABELS = torch.tensor([0, 1, 2, 1])
-
-
-def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cosine_similarity(a.flatten(1).double(), b.flatten(1).double())
-
-
-def true_gradient(value, x=X):
-    image = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(value(image).sum(), image)
-    return gradient
 
 
 # ---------------------------------------------------------------------------------------------------- closed forms
@@ -279,20 +239,6 @@ def test_one_graph_is_alive_at_a_time():
 # --------------------------------------------------------------------------------------------------- blocked gradients
 
 
-class Step(Linear):
-    """A quantised front end: the gradient is zero, or there is no graph at all."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__()
-        self.where = where
-
-    def prefix(self, x):
-        return (x > 0.5).float() if self.where == "prefix" else x
-
-    def draw(self, h):
-        return super().draw((h > 0.5).float() if self.where == "draw" else h)
-
-
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize("where", ["prefix", "draw"])
 def test_a_blocked_gradient_is_zero(where, average):
@@ -340,204 +286,3 @@ def test_a_random_backward_rule_is_reproducible():
     first = Backprop()(Net(), X, Goal(LABELS).margin, Stream()).gradient
     torch.rand(1)
     assert torch.equal(first, Backprop()(Net(), X, Goal(LABELS).margin, Stream()).gradient)
-
-
-# ------------------------------------------------------------------------------------------------- the other estimators
-
-
-class Heaviside(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, u, rule):
-        ctx.save_for_backward(u)
-        ctx.rule = rule
-        return (u > 0).to(u.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.rule(ctx.saved_tensors[0]), None
-
-
-class Spiking(Linear):
-    trained_with: BackwardRule = Rectangle(1.0)
-
-    def draw(self, h):
-        return super().draw(Heaviside.apply(h - 0.5, in_force(self.trained_with)))
-
-
-def test_ruled_replaces_the_rule_the_net_was_trained_with():
-    net, goal = Spiking(), Goal(LABELS)
-
-    def by(rule):
-        other = net(X).scatter(1, LABELS[:, None], -math.inf).argmax(1)
-        return ((net.weight[other] - net.weight[LABELS]) * rule(X.flatten(1) - 0.5)).reshape(X.shape)
-
-    def found(estimator):
-        return estimator(net, X, goal.margin, Stream()).gradient
-
-    wide, straight = Triangle(2.0), StraightThrough()
-    assert torch.allclose(found(Backprop()), by(Rectangle(1.0)))
-    assert torch.allclose(found(Ruled(wide, Backprop())), by(wide))
-    assert torch.allclose(found(Ruled(straight, Backprop())), by(straight))
-    assert torch.allclose(found(Ruled(wide, Ruled(straight, Backprop()))), by(straight))  # the innermost is in force
-    assert torch.allclose(found(Backprop()), by(Rectangle(1.0)))  # and nothing is left of it
-    assert Ruled(wide, Backprop(6)).draws == 6
-
-
-def test_a_rule_is_dropped_when_a_pass_fails():
-    with pytest.raises(ValueError), acting(StraightThrough()):
-        raise ValueError
-    assert in_force(Rectangle(2.0)) == Rectangle(2.0)
-
-
-@pytest.mark.parametrize("estimator", [Augmented(InputNoise(0.3), 4), Augmented(InputNoise(0.3), 2, Backprop(3))])
-def test_augmented_is_exact_on_a_linear_net(estimator):
-    goal = Goal(LABELS % 2)
-    true = true_gradient(lambda x: goal.margin(Linear(classes=2)(x)))
-    for net in (Linear(classes=2), GaussianHead(classes=2)):
-        found = estimator(net, X, goal.margin, Stream())
-        assert torch.allclose(found.gradient, true, atol=1e-5)
-    assert torch.equal(estimator(Linear(), X, Goal(LABELS).margin, Stream()).logits[0], Linear()(X))
-
-
-def test_augmented_smooths():
-    """The mean of (u + σ ε)³ over the noise has the gradient 3 u² + 3 σ², the image's own is 3 u²."""
-
-    class Cubic(Linear):
-        def draw(self, h):
-            u = h.flatten(1)[:, 0]
-            return torch.stack([torch.zeros_like(u), u**3], 1)
-
-    goal = Goal(torch.zeros(4, dtype=torch.int64))
-    found = Augmented(InputNoise(0.6), 500)(Cubic(classes=2), X, goal.margin, Stream())
-    u = X[:, 0, 0, 0]
-    assert torch.allclose(found.gradient[:, 0, 0, 0], 3 * u**2 + 3 * 0.6**2, atol=0.6)
-    assert not found.gradient[:, 0, 1].any()
-    assert torch.allclose(found.value, u**3 + 3 * u * 0.6**2, atol=0.4)
-
-
-def test_differences_are_unbiased_on_a_linear_net():
-    net, goal = Linear(classes=2), Goal(LABELS % 2)
-    true = true_gradient(lambda x: goal.margin(net(x)))
-    runs = torch.stack([Differences(0.01, 50)(net, X, goal.margin, Stream((i,))).gradient for i in range(20)])
-    assert ((runs.mean(0) - true).abs() < 5 * runs.std(0) / 20**0.5 + 1e-3).all()
-    assert (cosine(runs.mean(0), true) > 0.99).all()
-    found = Differences(0.01, 50)(net, X, goal.margin, Stream())
-    assert torch.allclose(found.value, goal.margin(net(X)), atol=1e-3)
-    assert torch.equal(found.logits[0], net(X)) and found.cost == Cost(101, 0)
-
-
-def test_both_sides_of_a_difference_see_the_same_draws():
-    """Weight noise a hundred times the step's effect cancels; with fresh draws per side nothing would be left."""
-
-    class Loud(Linear):
-        stochastic = True
-
-        def draw(self, h):
-            return super().draw(h) + 50 * torch.randn(1, self.classes)
-
-    net, goal = Loud(classes=2), Goal(LABELS % 2)
-    true = true_gradient(lambda x: goal.margin(Linear.draw(net, x)))
-    found = Differences(0.01, 400)(net, X, goal.margin, Stream()).gradient
-    assert (cosine(found, true) > 0.95).all()
-
-
-def test_differences_need_no_gradient():
-    smooth, goal = Step("nowhere"), Goal(LABELS)
-
-    class Hidden(Linear):
-        def draw(self, h):
-            return super().draw(h).detach()
-
-    assert not Backprop()(Hidden(), X, goal.margin, Stream()).gradient.any()
-    found = Differences(0.01, 500)(Hidden(), X, goal.cross_entropy, Stream()).gradient
-    assert (cosine(found, Backprop()(smooth, X, goal.cross_entropy, Stream()).gradient) > 0.97).all()
-
-
-def test_impossible_estimators_are_refused():
-    for make in (
-        lambda: Backprop(0),
-        lambda: Backprop(2, "margins"),
-        lambda: Augmented(copies=0),
-        lambda: Differences(0.0),
-        lambda: Differences(pairs=0),
-        lambda: Differences(draws=0),
-    ):
-        with pytest.raises(UsageError):
-            make()
-
-
-# ------------------------------------------------------------------------------------------------------------ the exam
-
-ESTIMATORS = [
-    Backprop(),
-    Backprop(5),
-    Backprop(5, "probs"),
-    Backprop(5, "logits"),
-    Ruled(StraightThrough(), Backprop(2)),
-    Augmented(InputNoise(0.02), 3),
-    Differences(0.01, 60),
-]
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-def test_an_honest_estimator_passes(estimator):
-    assert all(r.ok for r in check_estimator(estimator))
-
-
-class Altered(Estimator):
-    """Backprop whose answer is changed."""
-
-    draws = 2
-
-    def __init__(self, change):
-        self.change = change
-
-    def __call__(self, model, x, loss, rng):
-        return self.change(Backprop(2)(model, x, loss, rng), x)
-
-
-def leaks(found: Directed, x: torch.Tensor) -> Directed:
-    torch.rand(1)
-    return found
-
-
-BROKEN = [
-    (lambda f, x: f._replace(gradient=-f.gradient), "wrong sign"),
-    (lambda f, x: f._replace(gradient=f.gradient.roll(1, -1)), "cosine"),
-    (lambda f, x: f._replace(gradient=f.gradient.sign()), "cosine"),
-    (lambda f, x: f._replace(gradient=f.gradient.roll(1, 0)), "cosine"),
-    (lambda f, x: f._replace(gradient=f.gradient.flatten(1)), "gradient has shape"),
-    (lambda f, x: f._replace(value=-f.value), "value is"),
-    (lambda f, x: f._replace(value=f.value.sum()), "value has shape"),
-    (lambda f, x: f._replace(logits=f.logits[0]), "logits have shape"),
-    (lambda f, x: f._replace(logits=f.logits + 1), "logits differ"),
-    (lambda f, x: f._replace(cost=Cost(1, 1)), "cost says"),
-    (lambda f, x: (f.value, f.gradient), "returned a tuple"),
-    (lambda f, x: f._replace(gradient=f.gradient * torch.rand(1)), "global random state"),
-    (leaks, "global random state"),
-    (lambda f, x: f._replace(gradient=x.mul_(0.5) * 0 + f.gradient), "changes the images"),
-    (lambda f, x: f._replace(gradient=f.gradient * torch.nan), "not finite"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BROKEN, ids=[f"{i}-{m}" for i, (_, m) in enumerate(BROKEN)])
-def test_the_exam_finds_a_broken_estimator(change, message):
-    with pytest.raises(ContractError, match=message):
-        check_estimator(Altered(change))
-
-
-def test_the_exam_finds_an_average_over_one_draw_in_the_batch():
-    """EoT by replication on shared noise is no EoT: every copy sees the same draw."""
-
-    class Replicated(Altered):
-        def __call__(self, model, x, loss, rng):
-            return Backprop(1)(model, x, loss, Stream())  # the same draw on every stream
-
-    with pytest.raises(ContractError, match="cosine"):
-        check_estimator(Replicated(None))
-
-
-def test_the_exam_refuses_what_it_cannot_examine():
-    with pytest.raises(UsageError, match="Estimator"):
-        check_estimator(torch.nn.Flatten())
-    assert exam_images(3).shape == (3, 3, 4, 4)

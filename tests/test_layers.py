@@ -18,8 +18,8 @@ LAYERS = (
     ("nets and attacks", "nets attacks"),
     ("parts", "defences training adapters testing"),
     ("work", "cells plan store run given signals"),
-    ("meaning", "folds verdict study protocols document studies demo"),
-    ("edge", "report papers auditing exams cli"),
+    ("meaning", "folds verdict study protocols document"),
+    ("edge", "report auditing demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 

@@ -222,8 +222,9 @@ def test_the_digest_is_of_the_content_not_of_the_place(tmp_path):
     assert source_digest(a) != source_digest(b)
 
 
-def test_the_helper_that_runs_is_the_one_in_the_digest(tmp_path):
+def test_the_helper_that_runs_is_the_one_in_the_digest(tmp_path, monkeypatch):
     """Another folder's helper of the same name, or an older version, must not be taken for this one's."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     text = "import helper\ndef build():\n    return helper.value\n"
     a = write(tmp_path / "a", mine=text, helper="value = 1\n")
     b = write(tmp_path / "b", mine=text, helper="value = 2\n")

@@ -140,6 +140,40 @@ def test_regularizer_and_projection_take_part(tmp_path: Path) -> None:
     assert size(1.0) > 2 * size(0.0)
 
 
+def test_of_equal_epochs_the_last_is_kept(tmp_path: Path) -> None:
+    found = run(MLP((5,)), Recipe(epochs=3, batch=200, lr=1e-12), tmp_path)
+    assert len(found["history/val_accuracy"].unique()) == 1
+    assert found["history/epoch"] == 2
+
+
+class Watched(Classifier):
+    """Notes the mode and a random number of every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.classes = torch.nn.Linear(64, 10), 10
+
+    def draw(self, h: Tensor) -> Tensor:
+        Watching.passes.append((self.training, torch.is_grad_enabled(), torch.rand(()).item()))
+        logits: Tensor = self.layer(h.flatten(1))
+        return logits
+
+
+class Watching(Net):
+    passes: list[tuple[bool, bool, float]] = []  # noqa: RUF012
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> Classifier:
+        return Watched()
+
+
+def test_every_pass_has_noise_of_its_own_and_the_right_mode(tmp_path: Path) -> None:
+    Watching.passes.clear()
+    run(Watching(), Recipe(epochs=2, batch=100), tmp_path)
+    modes = [(training, gradient) for training, gradient, _ in Watching.passes]
+    assert modes == [(True, True), (True, True), (False, False)] * 2
+    assert len({number for *_, number in Watching.passes}) == 6
+
+
 def test_rate_falls_in_steps() -> None:
     recipe = Recipe(lr=0.1, step=3, gamma=0.5)
     assert [recipe.rate(e) for e in (0, 2, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])

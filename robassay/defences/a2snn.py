@@ -21,7 +21,9 @@ from robassay.registry import part
 
 @part(name="a2snn", source="Eustratiadis et al. 2021, eqs 1–6")
 class A2SNN(Net):
-    """logits = W (f(x) + L ε) + b with ε standard normal, trained to keep the noise large and aligned with W.
+    """Gaussian noise with a learnt covariance on the features: logits = W (f(x) + L ε) + b, ε standard normal.
+
+    Training keeps the noise large, by its entropy, and aligned with W, by the variance it gives the logits.
 
     The paper's models: m1 diagonal with wca=0, m2 diagonal with entropy=0, m3 full with wca=0, m4 full with
     entropy=0, m5 full with both.

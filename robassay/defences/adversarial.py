@@ -18,7 +18,7 @@ from robassay.threat import Goal, Threat
 
 @part(name="adversarial", source="Madry et al. 2018; share of clean images: Goodfellow et al. 2015")
 class AdversarialTraining:
-    """A recipe's adversary: every training batch is attacked with the weights of the moment.
+    """Adversarial training, a recipe's adversary: every batch is attacked with the weights of the moment.
 
     Args:
         attack: a gradient attack; one that stops at success teaches less than one that goes on.

@@ -11,7 +11,7 @@ from robassay.nets.backbone import Backbone, Shape, check_widths
 from robassay.registry import part
 
 
-@part
+@part(source="Rumelhart, Hinton and Williams 1986")
 class MLP(Backbone):
     """Fully connected layers with ReLU; images of any size.
 

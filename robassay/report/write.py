@@ -100,8 +100,8 @@ def overview(audits: list[dict[str, Any]]) -> None:
         verdict = Text(WORDS[one["verdict"]], style=colours.get(one["verdict"], ""))
         if one["cause"]:
             verdict.append(f" ({one['cause']})")
-        if one["robustness"] == "none":
-            verdict.append(", no robustness")
+        if one["robustness"] == "none" and one["verdict"] in ("holds", "no_flaw_found"):
+            verdict.append(", not robust")
         rates = [_percent(one["clean"]), _percent(one["claimed"]), _interval(one["robust"])]
         table.add_row(one["title"], *rates, verdict)
     Console().print(table)
