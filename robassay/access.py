@@ -48,6 +48,8 @@ class Opened:
     def __init__(self, models: Sequence[Classifier], examples: int) -> None:
         self.models = tuple(models)
         self.spent = Spent(examples)
+        self.start: Tensor | None = None
+        """Where a search may begin, images (B, C, H, W), such as those that another model was attacked with."""
         self.classes = self.models[0].classes
         self.stochastic = any(m.stochastic for m in self.models)
         self.coupled = any(m.coupled for m in self.models)

@@ -333,6 +333,7 @@ class Craft(Cell):
         attack, threat, access, aim: what is done, within what, with what knowledge, to what end.
         seed: names the attacker's streams.
         batch: images attacked together; part of identity, since noise may be shared within a batch.
+        start: images of another attack on the same examples, from which attacks that can will begin.
     """
 
     sources: tuple[Model, ...]
@@ -343,21 +344,27 @@ class Craft(Cell):
     aim: Aim = Untargeted()
     seed: int = 0
     batch: int = 250
+    start: Craft | None = None
 
     def __post_init__(self) -> None:
         check_match(self.attack, self.access)
+        if self.start is not None and self.start.on != self.on:
+            raise UsageError("a Craft can only start from images of the same examples: give both the same `on`.")
 
     def compute(self, ctx: Context) -> Arrays:
         models = [ctx.open(source) for source in self.sources]
         images = self.on.load()
         made: list[Tensor] = []
         spent: dict[str, list[Tensor]] = {"queries": [], "draws": [], "gradients": []}
+        begun = torch.from_numpy(ctx.load(self.start)["x_adv"]) if self.start is not None else None
         starts = range(0, len(images.y), self.batch)
         for i, start in enumerate(starts):
             rng = Stream(("craft", self.key, "batch", i))
             x = pixels(images.x[start : start + self.batch]).to(ctx.device)
             labels = images.y[start : start + self.batch].to(ctx.device)
             opened = self.access.open(models, len(x)) if self.access is not None else None
+            if opened is not None and begun is not None:
+                opened.start = begun[start : start + self.batch].to(ctx.device)
             goal = self.aim.goal(labels, models[0].classes, opened, x, rng.child("aim"))
             x_adv = self.attack(opened, x, goal, self.threat, rng.child("attack")).detach()
             self._check(x_adv, x)

@@ -110,12 +110,13 @@ class Backprop(Estimator):
             with rng.child(i).active():  # the backward pass, too: a backward rule may be random
                 logits = model.fold(leaf, k)
                 gradient = _gradient(objective(logits), leaf)
-            total = gradient if total is None else total.add_(gradient)
+            # Not in place: autograd may hand out an expanded tensor, or one that the model holds.
+            total = gradient if total is None else total + gradient
             kept.append(logits.detach())
             del logits
         assert total is not None
         drawn = torch.cat(kept)
-        return Directed(loss(drawn).mean(0), total.div_(len(drawn)), drawn, Cost(len(drawn), len(drawn)))
+        return Directed(loss(drawn).mean(0), total / len(drawn), drawn, Cost(len(drawn), len(drawn)))
 
     def _averaged(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1) if self.average == "probs" else logits

@@ -10,7 +10,7 @@ from toy_nets import RNG, attack, error_rate
 
 from robassay.access import White
 from robassay.attacks import gradient
-from robassay.attacks.gradient import BIM, FGSM, PGD, Climb
+from robassay.attacks.gradient import BIM, FGSM, PGD, steepest, strongest
 from robassay.classifier import Classifier, Mixture
 from robassay.estimators import Augmented, Backprop, Differences, InputNoise
 from robassay.testing import ExamNet, exam_images
@@ -186,10 +186,46 @@ def test_candidates_are_compared_on_the_same_draws():
             return torch.stack([torch.zeros(len(h)), h.flatten(1)[:, 0] - 0.5 + 5 * torch.randn(1)], 1)
 
     x, goal = torch.full((3, 1, 1, 1), 0.5), Goal(torch.zeros(3, dtype=torch.int64))
-    climb = Climb(White().open([Loud()], 3), x, goal, LINF, "ce")
+    access = White().open([Loud()], 3)
     for i in range(10):
-        chosen = climb.choose([x, x + 0.01, x - 0.01], RNG.child(i), 5)
+        chosen = strongest(access, goal, [x, x + 0.01, x - 0.01], RNG.child(i), 5)
         assert torch.equal(chosen, x + 0.01)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_momentum_accumulates_gradients_of_unit_l1_size(norm):
+    """Dong et al. 2018, eq. 6, step by step."""
+    threat, net, x = Threat(norm, 0.2), ExamNet(), exam_images(6)
+    goal = Goal(net.quiet(x).argmax(1))
+    now, pace = x, torch.zeros_like(x)
+    for _ in range(7):
+        image = now.clone().requires_grad_()
+        (found,) = torch.autograd.grad(goal.cross_entropy(net(image)).sum(), image)
+        pace = 0.9 * pace + found / found.abs().sum((1, 2, 3), keepdim=True)
+        now = threat.project(now + 0.03 * steepest(pace, threat), x)
+    method = PGD(steps=7, step=0.03, momentum=0.9, random_start=False, keep="last")
+    assert torch.allclose(attack(method, net, x, goal, threat)[0], now, atol=1e-5)
+    without = PGD(steps=7, step=0.03, random_start=False, keep="last")
+    assert (attack(without, net, x, goal, threat)[0] - now).abs().max() > 1e-3
+
+
+def test_a_given_start_is_projected_and_used_once():
+    x = exam_images(4)
+    given = x + 0.5
+    goal, asked = Goal(torch.zeros(4, dtype=torch.int64)), []
+
+    class Recording(Classifier):
+        classes, stochastic = 2, True
+
+        def draw(self, h):
+            asked.append(h.detach().clone())
+            return torch.stack([torch.zeros(len(h)), h.flatten(1).sum(1) * 1e-3 - 9], 1)
+
+    access = White().open([Recording()], 4)
+    access.start = given
+    PGD(steps=1, restarts=2)(access, x, goal, LINF, RNG)
+    assert torch.equal(asked[0], LINF.project(given, x))
+    assert not torch.equal(asked[2], asked[0])  # the second restart is random
 
 
 @pytest.mark.parametrize(("restarts", "first_random", "expected"), [(1, True, 1), (1, False, 0), (3, False, 2)])

@@ -249,6 +249,38 @@ def test_a_blocked_gradient_is_zero(where, average):
     assert not Backprop(3, average)(net, X, Goal(LABELS).margin, Stream()).gradient.any()
 
 
+def test_a_gradient_that_shares_memory_is_averaged():
+    """The gradient of a sum is one number, expanded; a hand-written backward pass may hand out what the model holds."""
+
+    class Total(Linear):
+        stochastic = True
+
+        def draw(self, h):
+            return torch.stack([torch.zeros(len(h)), h.flatten(1).sum(1)], 1)
+
+    found = Backprop(3)(Total(classes=2), X, Goal(LABELS * 0).margin, Stream())
+    assert torch.equal(found.gradient, torch.ones_like(X))
+
+    direction = torch.arange(24.0).reshape(X.shape)
+    held = direction.clone()
+
+    class Held(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, h):
+            return (h * held).flatten(1).sum(1)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return held
+
+    class Handing(Total):
+        def draw(self, h):
+            return torch.stack([torch.zeros(len(h)), Held.apply(h)], 1)
+
+    found = Backprop(3)(Handing(classes=2), X, Goal(LABELS * 0).margin, Stream())
+    assert torch.allclose(found.gradient, direction) and torch.equal(held, direction)
+
+
 def test_nothing_is_left_behind():
     net = ExamNet((1, 2, 3), noise=0.5)
     x = X.clone().requires_grad_()

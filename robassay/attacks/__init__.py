@@ -1,5 +1,5 @@
 """Attacks; importing this package registers them all."""
 
-from robassay.attacks import gradient
+from robassay.attacks import apgd, gradient
 
-__all__ = ["gradient"]
+__all__ = ["apgd", "gradient"]

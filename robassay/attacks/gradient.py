@@ -26,7 +26,7 @@ class FGSM(Attack):
     loss: LossName = "ce"
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
-        eps = _radius(threat)
+        eps = radius(threat)
         found = access.direction(x, goal.loss(self.loss), rng.child("step", 0))
         return threat.project(x + eps * steepest(found.gradient, threat), x)
 
@@ -44,7 +44,7 @@ class RFGSM(Attack):
             raise UsageError(f"share={self.share} is not a part of eps. Write a value in [0,1], such as 0.5.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
-        eps = _radius(threat)
+        eps = radius(threat)
         if threat.norm != "linf":
             raise UsageError(f"r-fgsm is an L∞ attack, the threat is {threat.norm}. Use pgd.")
         alpha = self.share * eps
@@ -76,7 +76,7 @@ class BIM(Attack):
         _check_steps(self.steps, self.step)
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
-        eps = _radius(threat)
+        eps = radius(threat)
         climb = Climb(access, x, goal, threat, self.loss)
         size = eps / self.steps if self.step is None else self.step
         return climb.run(x, self.steps, size, rng, keep="first" if self.early else "last").last
@@ -94,7 +94,9 @@ class PGD(Attack):
         step: size of a step in pixel units; None means 2.5 · eps / steps.
         loss: "ce", "scaled_ce" (logits divided by their standard deviation), "margin" or "dlr".
         restarts: independent random starts; an example that is broken for certain is not restarted.
-        random_start: uniform in the ball; otherwise the first start is the image itself.
+        random_start: uniform in the ball; otherwise the first start is the image itself. An access with a given
+            start begins there instead.
+        momentum: factor μ of the accumulated gradient g ← μ g + ∇ / ‖∇‖₁ (Dong et al. 2018); 0 for none.
         keep: "best" as above, or "last" as published (with one restart).
         select: draws used to compare kept iterates on a random classifier.
     """
@@ -107,29 +109,33 @@ class PGD(Attack):
     random_start: bool = True
     keep: Literal["best", "last"] = "best"
     select: int = 20
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         _check_steps(self.steps, self.step)
-        if self.restarts < 1 or self.select < 1:
-            raise UsageError("pgd needs restarts ≥ 1 and select ≥ 1.")
+        if self.restarts < 1 or self.select < 1 or self.momentum < 0:
+            raise UsageError("pgd needs restarts ≥ 1, select ≥ 1 and momentum ≥ 0.")
         if self.keep not in ("best", "last"):
             raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
         if self.keep == "last" and self.restarts > 1:
             raise UsageError("keep='last' cannot choose between restarts. Write keep='best', or restarts=1.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
-        eps = _radius(threat)
+        eps = radius(threat)
         size = 2.5 * eps / self.steps if self.step is None else self.step
         climb = Climb(access, x, goal, threat, self.loss)
         candidates = []
         for r in range(self.restarts):
             child = rng.child("restart", r)
-            start = random_start(x, threat, child.child("start")) if self.random_start or r else x
-            found = climb.run(start, self.steps, size, child, self.keep)
+            if r == 0 and access.start is not None:
+                start = threat.project(access.start, x)
+            else:
+                start = random_start(x, threat, child.child("start")) if self.random_start or r else x
+            found = climb.run(start, self.steps, size, child, self.keep, self.momentum)
             if self.keep == "last":
                 return found.last
             candidates += [found.best, found.last] if access.stochastic else [found.best]
-        return climb.choose(candidates, rng.child("select"), self.select)
+        return strongest(access, goal, candidates, rng.child("select"), self.select)
 
 
 def steepest(gradient: Tensor, threat: Threat) -> Tensor:
@@ -145,12 +151,12 @@ def steepest(gradient: Tensor, threat: Threat) -> Tensor:
 
 def random_start(x: Tensor, threat: Threat, rng: Stream) -> Tensor:
     """Images uniform in the ball around ``x`` (B, C, H, W), cut to the box."""
-    eps = _radius(threat)
+    eps = radius(threat)
     if threat.norm == "linf":
         return threat.project(x + eps * (2 * uniform(x, rng) - 1), x)
     direction = steepest(normal(x, rng.child("direction")), threat)
-    radius = uniform(x, rng.child("radius")).flatten(1)[:, 0] ** (1 / x[0].numel())
-    return threat.project(x + eps * per_example(radius, x) * direction, x)
+    share = uniform(x, rng.child("radius")).flatten(1)[:, 0] ** (1 / x[0].numel())
+    return threat.project(x + eps * per_example(share, x) * direction, x)
 
 
 @dataclass
@@ -179,8 +185,17 @@ class Climb:
     def __post_init__(self) -> None:
         self.done = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
 
-    def run(self, start: Tensor, steps: int, size: float, rng: Stream, keep: Literal["best", "first", "last"]) -> Kept:
+    def run(
+        self,
+        start: Tensor,
+        steps: int,
+        size: float,
+        rng: Stream,
+        keep: Literal["best", "first", "last"],
+        momentum: float = 0.0,
+    ) -> Kept:
         """``steps`` steps of ``size`` from ``start``. "last" moves on whatever happens, "first" stops at success."""
+        pace = torch.zeros_like(start) if momentum else None
         x_adv, best = start.clone(), start.clone()
         share = torch.full((len(self.x),), -1.0, device=self.x.device)
         margin = torch.full_like(share, float("-inf"))
@@ -200,7 +215,8 @@ class Climb:
             else:
                 found = self.access.direction(at, goal.loss(self.loss), stream, counted)
                 logits = found.logits
-                moved = self.threat.project(at + size * steepest(found.gradient, self.threat), self.x[rows])
+                way = found.gradient if pace is None else _accumulated(pace, rows, found.gradient, momentum)
+                moved = self.threat.project(at + size * steepest(way, self.threat), self.x[rows])
             wrong = goal.reached(logits.argmax(-1)).float().mean(0)
             if keep != "last":
                 gap = goal.margin(logits).mean(0)
@@ -214,27 +230,36 @@ class Climb:
             x_adv[rows] = moved
         return Kept(x_adv, best)
 
-    def choose(self, candidates: list[Tensor], rng: Stream, draws: int) -> Tensor:
-        """Per example the candidate with the largest share of wrong draws, ties by mean margin.
 
-        Fresh draws, the same for every candidate: what differs is then the candidates' alone.
-        """
-        if len(candidates) == 1:
-            return candidates[0]
-        chosen = candidates[0]
-        share = torch.full((len(self.x),), -1.0, device=self.x.device)
-        margin = torch.full_like(share, float("-inf"))
-        for candidate in candidates:
-            logits = self.access.logits(candidate, rng, draws)
-            wrong = self.goal.reached(logits.argmax(-1)).float().mean(0)
-            gap = self.goal.margin(logits).mean(0)
-            better = (wrong > share) | ((wrong == share) & (gap > margin))
-            share, margin = torch.where(better, wrong, share), torch.where(better, gap, margin)
-            chosen = torch.where(per_example(better, candidate), candidate, chosen)
-        return chosen
+def strongest(access: GradientAccess, goal: Goal, candidates: list[Tensor], rng: Stream, draws: int) -> Tensor:
+    """Per example the candidate (B, C, H, W) with the largest share of wrong draws, ties by mean margin.
+
+    Fresh draws, the same for every candidate: what differs is then the candidates' alone.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    chosen = candidates[0]
+    share = torch.full((len(chosen),), -1.0, device=chosen.device)
+    margin = torch.full_like(share, float("-inf"))
+    for candidate in candidates:
+        logits = access.logits(candidate, rng, draws)
+        wrong = goal.reached(logits.argmax(-1)).float().mean(0)
+        gap = goal.margin(logits).mean(0)
+        better = (wrong > share) | ((wrong == share) & (gap > margin))
+        share, margin = torch.where(better, wrong, share), torch.where(better, gap, margin)
+        chosen = torch.where(per_example(better, candidate), candidate, chosen)
+    return chosen
 
 
-def _radius(threat: Threat) -> float:
+def _accumulated(pace: Tensor, rows: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+    """Update the accumulated gradient of ``rows`` in place and return it."""
+    size = gradient.flatten(1).abs().sum(1).clamp_min(1e-38)
+    pace[rows] = momentum * pace[rows] + gradient / per_example(size, gradient)
+    return pace[rows]
+
+
+def radius(threat: Threat) -> float:
+    """The threat's eps, for attacks that need one."""
     if threat.eps is None:
         raise UsageError("this attack works inside a ball: the threat needs a radius, such as Threat('linf', 0.1).")
     return threat.eps
