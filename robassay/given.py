@@ -18,7 +18,7 @@ from robassay.classifier import Classifier, Wrapped
 from robassay.data import Images, check_images, pixels
 from robassay.errors import UsageError
 from robassay.probe import Findings, probe
-from robassay.registry import load_name, source_digest
+from robassay.registry import importable, load_name, source_digest
 from robassay.rng import Stream
 
 PROBE_IMAGES = 8
@@ -54,7 +54,8 @@ class Given(Model):
 
     def _module(self, device: torch.device) -> nn.Module:
         make = load_name(self.file, self.build)
-        with Stream(("given", self.digest)).active():  # a build() that draws its weights draws the same ones each time
+        # A build() that draws its weights draws the same ones each time, and may import modules beside its file.
+        with Stream(("given", self.digest)).active(), importable(Path(self.file)):
             try:
                 module = make()
             except TypeError as error:

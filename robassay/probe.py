@@ -13,6 +13,7 @@ from robassay.rng import Stream
 
 DRAWS = 16
 COUPLED_SIGMAS = 6.0
+COUPLED_PASSES = 64
 
 
 class Findings(NamedTuple):
@@ -83,18 +84,30 @@ def _first_pass(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _coupled(module: nn.Module, x: Tensor, draws: Tensor, stochastic: bool, rng: Stream) -> bool:
-    """Whether the first image's logits change with its batch mates: exactly, or in the mean of a random module."""
+    """Whether the first image's logits change with its batch mates: exactly, or in their first two moments."""
+    one = x[:1]
+    mates = [torch.full_like(one, value).expand(3, *x.shape[1:]) for value in (0.0, 1.0)]
+    passes = COUPLED_PASSES if stochastic else 1
     try:
-        alone = torch.stack([_logits(module, x[:1], rng.child("alone", i))[0] for i in range(len(draws))])
+        alone = _of_first(module, one, passes, rng.child("alone"))
     except (RuntimeError, ValueError):
         return True  # a module that cannot take a single image (batch norm in training mode) needs its batch
-    together = draws[:, 0]
+    mated = [_of_first(module, torch.cat([one, m]), passes, rng.child("mates", i)) for i, m in enumerate(mates)]
     if not stochastic:
-        return not torch.allclose(alone[0], together[0], rtol=1e-3, atol=1e-3 * float(together[0].abs().max() + 1))
-    spread = (alone.var(0) / len(alone) + together.var(0) / len(together)).sqrt()
-    gap = (alone.mean(0) - together.mean(0)).abs()
-    scale = together.abs().mean() + 1e-12
-    return bool((gap > COUPLED_SIGMAS * spread + 1e-3 * scale).any())
+        allowed = 1e-3 * float(draws.abs().max() + 1)
+        return any(bool((m - alone).abs().max() > allowed) for m in [*mated, draws[:1, 0]])
+    return any(_differ(alone, m) or _differ((alone - alone.mean(0)) ** 2, (m - alone.mean(0)) ** 2) for m in mated)
+
+
+def _of_first(module: nn.Module, batch: Tensor, passes: int, rng: Stream) -> Tensor:
+    """Logits (passes, C) of the first image of a batch."""
+    return torch.stack([_logits(module, batch, rng.child(i))[0] for i in range(passes)])
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """Whether the means of two samples (n, C) differ by far more than their standard errors."""
+    spread = (a.var(0) / len(a) + b.var(0) / len(b)).sqrt()
+    return bool(((a.mean(0) - b.mean(0)).abs() > COUPLED_SIGMAS * spread + 1e-3 * (a.abs().mean() + 1e-12)).any())
 
 
 def _differentiable(module: nn.Module, x: Tensor, rng: Stream) -> bool:

@@ -150,7 +150,7 @@ def load_file(path: str | Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _importable(file):
+        with importable(file):
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
@@ -159,8 +159,8 @@ def load_file(path: str | Path) -> ModuleType:
 
 
 @contextmanager
-def _importable(file: Path) -> Iterator[None]:
-    """The modules beside ``file`` can be imported, and are read anew.
+def importable(file: Path) -> Iterator[None]:
+    """Inside, the modules beside ``file`` can be imported, and are read anew.
 
     Another folder's helper of the same name, or an older version of this one's, would otherwise be taken for what the
     digest names; so would a byte-code file written in the same second.

@@ -61,8 +61,7 @@ class Signals(Cell):
         a, b = entropy.gradient.flatten(1), margin.gradient.flatten(1)
         dead, flat = (a == 0).all(1), (b == 0).all(1)
         certain = (goal.cross_entropy(entropy.logits) == 0).all(0)
-        # Normalised before the product: the square of a tiny gradient underflows.
-        unit = [g / g.norm(dim=1, keepdim=True).clamp_min(1e-38) for g in (a, b)]
+        unit = [_unit(g) for g in (a, b)]
         cosine = torch.where(dead | flat, torch.nan, (unit[0] * unit[1]).sum(1))
         return {
             "saturated": (dead | certain) & ~flat,
@@ -80,3 +79,9 @@ class Signals(Cell):
         size = gradient.norm(dim=-1)
         size = size / size.amax(0).clamp_min(1e-38)
         return size.sum(0) ** 2 / (size**2).sum(0).clamp_min(1e-38)
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Rows (B, …) of length 1. Scaled first: the squares of a saturated network's gradient are 0 in float32."""
+    scaled = gradient / gradient.abs().amax(1, keepdim=True).clamp_min(1e-38)
+    return scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1e-12)

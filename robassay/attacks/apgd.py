@@ -17,7 +17,7 @@ from robassay.attacks.gradient import COMPACT_EVERY, radius, random_start, steep
 from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream
-from robassay.threat import Goal, Loss, LossName, Threat, per_example
+from robassay.threat import TINY, Goal, Loss, LossName, Threat, per_example
 
 MOMENTUM = 0.75
 ENOUGH = 0.75
@@ -82,7 +82,8 @@ def targeted_dlr(labels: Tensor, targets: Tensor) -> Loss:
         ordered = logits.sort(-1, descending=True).values
         span = ordered[..., 0] - (ordered[..., 2] + ordered[..., 3]) / 2
         gaps = [logits.gather(-1, c.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1) for c in (targets, labels)]
-        return (gaps[0] - gaps[1]) / (span + 1e-12)
+        # Equal logits have no scale: dividing by almost nothing would let one such draw outweigh all others.
+        return (gaps[0] - gaps[1]) / torch.where(span > TINY, span, 1.0)
 
     return loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from robassay.cells import Cell, Craft, Model, Score, Train
@@ -15,7 +16,7 @@ from robassay.store import Store
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
 KNOWN = 0.05
-"""Share of the work after which a time left is worth saying."""
+"""Share of a cell after which its own time left is worth believing."""
 
 
 def title(cell: Cell) -> str:
@@ -46,6 +47,9 @@ class Progress:
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
         self._fractions: dict[str, float] = {}
+        self._started: dict[str, float] = {}
+        self._times: dict[str, list[float]] = {}
+        self._waiting: Counter[str] = Counter()
         self._finished = self._total = 0
         self._began = self._told = 0.0
 
@@ -53,24 +57,25 @@ class Progress:
         """A run begins."""
         self._total, self._finished = len(plan.todo), 0
         self._began = self._told = time.monotonic()
+        self._waiting = Counter(type(c).__name__ for c in plan.todo)
         if not self.terminal:
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
-        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn())
-        self._bar = Bars(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
-        )
+        bars = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
+        # The time left is our own: a bar's speed means little where cells take between a blink and minutes.
+        self._bar = Bars(*bars, TextColumn("{task.fields[left]}"), console=Console(stderr=True), transient=True)
         self._bar.start()
-        self._tasks[""] = self._bar.add_task("all cells", total=self._total)
+        self._tasks[""] = self._bar.add_task("all cells", total=self._total, left="")
 
     def started(self, cell: Cell) -> None:
         """A cell was handed to a worker."""
         self._fractions[cell.key] = 0.0
+        self._started[cell.key] = time.monotonic()
         if self._bar is not None:
-            self._tasks[cell.key] = self._bar.add_task(f"  {title(cell)}", total=None)
+            self._tasks[cell.key] = self._bar.add_task(f"  {title(cell)}", total=None, left="")
 
     def tick(self, store: Store, running: list[Cell]) -> None:
         """Called a few times a second."""
@@ -84,21 +89,47 @@ class Progress:
             if self._bar is not None:
                 self._bar.update(self._tasks[cell.key], completed=done, total=total)
         if self._bar is not None:
-            self._bar.update(self._tasks[""], completed=self._finished)
+            left = self._left(running)
+            told = "" if left is None else f"about {_clock(left)} left"
+            self._bar.update(self._tasks[""], completed=self._finished, left=told)
         elif not self.quiet and time.monotonic() - self._told > LINE_EVERY:
             self._line(running)
 
     def _line(self, running: list[Cell]) -> None:
         self._told = time.monotonic()
-        share = (self._finished + sum(self._fractions.get(c.key, 0.0) for c in running)) / max(1, self._total)
-        elapsed = self._told - self._began
-        left = f", about {_clock(elapsed * (1 - share) / share)} left" if share > KNOWN else ""
+        left = self._left(running)
+        told = "" if left is None else f", about {_clock(left)} left"
         now = f"; now: {title(running[0])}" if running else ""
-        print(f"robassay: {self._finished} of {self._total} cells in {_clock(elapsed)}{left}{now}", file=sys.stderr)
+        done = f"{self._finished} of {self._total} cells in {_clock(self._told - self._began)}"
+        print(f"robassay: {done}{told}{now}", file=sys.stderr)
+
+    def _left(self, running: list[Cell]) -> float | None:
+        """Seconds left from the mean time of finished cells of each kind; None while a kind is unknown.
+
+        Running cells of an unknown kind count by how far they are.
+        """
+        now, seconds = time.monotonic(), 0.0
+        known = {kind: sum(times) / len(times) for kind, times in self._times.items()}
+        waiting = dict(self._waiting)
+        for cell in running:
+            kind, share = type(cell).__name__, self._fractions.get(cell.key, 0.0)
+            spent = now - self._started.get(cell.key, now)
+            whole = spent / share if share > KNOWN else known.get(kind)
+            if whole is None:
+                return None
+            known.setdefault(kind, whole)
+            seconds += max(0.0, whole - spent)
+            waiting[kind] -= 1
+        for kind, count in waiting.items():
+            if count > 0 and kind not in known:
+                return None
+            seconds += max(0, count) * known.get(kind, 0.0)
+        return seconds / max(1, len(running))
 
     def finished(self, cell: Cell, seconds: float) -> None:
         """A cell is in the store."""
         self._finished += 1
+        self._times.setdefault(type(cell).__name__, []).append(seconds)
         self._drop(cell)
 
     def failed(self, cell: Cell, error: str) -> None:
@@ -109,6 +140,7 @@ class Progress:
 
     def _drop(self, cell: Cell) -> None:
         self._fractions.pop(cell.key, None)
+        self._waiting[type(cell).__name__] -= 1
         task = self._tasks.pop(cell.key, None)
         if self._bar is not None and task is not None:
             self._bar.remove_task(task)

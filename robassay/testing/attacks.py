@@ -244,6 +244,6 @@ class _Case:
         self.on(net)
         need(
             all(size % COUNT == 0 for size in net.batches),
-            f"a coupled classifier saw {min(net.batches, default=COUNT)} of {COUNT} images. Keep finished images in the batch when "
-            "access.coupled, since the others' logits depend on them.",
+            f"a coupled classifier saw {min(net.batches, default=COUNT)} of {COUNT} images. Keep finished ones in the "
+            "batch when access.coupled, since the others' logits depend on them.",
         )
