@@ -1,0 +1,310 @@
+"""Carlini and Wagner's L2 attack, and Tan et al.'s variant that is robust to rotations and shifts (ModCW).
+
+Minimises ‖x' − x‖² + c · max(0, κ − margin(x')) by Adam and searches for the smallest c that succeeds, per example.
+
+Instead of a tanh of infinite range the box is mapped with a margin: pixels of exactly 0 or 1, which are most of a
+drawing's, have a finite place on the curve and a slope that is not zero, and the distance is that to the true image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from robassay.access import Attack, GradientAccess
+from robassay.attacks.accept import Acceptance, Single
+from robassay.errors import UsageError
+from robassay.registry import part
+from robassay.rng import Stream, uniform
+from robassay.threat import Goal, Loss, Threat, per_example
+
+CHECK_EVERY = 10
+"""Steps between two removals of examples that got stuck; a removal waits for the device once."""
+BETAS = (0.9, 0.999)
+TINY = 1e-8
+PROGRESS = 0.9999
+"""An objective above this share of the one before is stuck."""
+
+
+@part(source="Carlini and Wagner 2017; schedule as foolbox's L2CarliniWagnerAttack")
+class CW(Attack):
+    """Closest image, in L2, that reaches the goal with its confidence; the clean image where none is found.
+
+    With a radius in the threat, images beyond it count as not found. Several models must all be fooled; their losses
+    are summed.
+
+    Args:
+        search: rounds of the search over c.
+        steps: Adam steps per round.
+        lr: step size of Adam, in units of the box's curve.
+        c0: first weight of the classification loss.
+        factor: by which c grows until the first success (and falls until the first failure); then the geometric mean
+            of the largest that failed and the smallest that succeeded.
+        abort_early: end a round for an example whose objective stopped falling.
+        smoothing: margin of the curve beyond the box, as a share of the box.
+        accept: what counts as success: Single() as published, KOfN(k, n) or MeanOfDraws(n).
+    """
+
+    access = GradientAccess
+    search: int = 9
+    steps: int = 200
+    lr: float = 0.05
+    c0: float = 1.0
+    factor: float = 10.0
+    abort_early: bool = True
+    smoothing: float = 1e-3
+    accept: Acceptance = Single()
+
+    def __post_init__(self) -> None:
+        if self.search < 1 or self.steps < 1:
+            raise UsageError("cw needs search ≥ 1 and steps ≥ 1, such as search=9, steps=200.")
+        if not (self.lr > 0 and self.c0 > 0 and self.factor > 1 and self.smoothing > 0):
+            raise UsageError("cw needs lr > 0, c0 > 0, factor > 1 and smoothing > 0.")
+
+    def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        if threat.norm != "l2":
+            raise UsageError(f"cw minimises the L2 distance, the threat is {threat.norm}. Write Threat('l2').")
+        state = _Search(self, access, x.detach(), goal, _Curve(*threat.box, self.smoothing))
+        for i in range(self.search):
+            if not state.round(rng.child("search", i)):
+                break
+        return torch.where(per_example(threat.holds(state.best, x), x), state.best, x.detach())
+
+    def extra(self, x: Tensor, rng: Stream) -> _Extra | None:
+        """What a variant adds to the objective during one round."""
+        return None
+
+
+@part(name="modcw", source="Tan et al. 2020, eq. 4")
+class ModCW(CW):
+    """CW plus the mean classification loss of randomly rotated and shifted copies, which c does not multiply.
+
+    Success is judged on the image itself.
+
+    Args:
+        copies: transformed copies per step, fresh each time.
+        degrees: rotations are uniform between −degrees and degrees.
+        shift: translations are by 0 … shift pixels, a whole number, in a uniform direction; what enters is black.
+    """
+
+    copies: int = 5
+    degrees: float = 180.0
+    shift: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.copies < 1 or self.degrees < 0 or self.shift < 0:
+            raise UsageError("modcw needs copies ≥ 1, degrees ≥ 0 and shift ≥ 0.")
+
+    def extra(self, x: Tensor, rng: Stream) -> _Extra:
+        angle, way, far = draws(x, self.steps * self.copies, rng).unbind(-1)
+        turn = torch.deg2rad(self.degrees * (2 * angle - 1))
+        return _Extra(self.copies, turn, 2 * math.pi * way, (far * (self.shift + 1)).floor())
+
+
+def draws(x: Tensor, count: int, rng: Stream) -> Tensor:
+    """``count`` triples of uniform numbers (B, count, 3) for each image of ``x``, independent of its batch mates."""
+    size = x[0].numel()
+    # Whole copies of the image: who an example is must show in what is hashed.
+    wide = x.flatten(1).repeat(1, -(-3 * count // size))
+    return uniform(wide, rng)[:, : 3 * count].reshape(len(x), count, 3)
+
+
+def moved(x: Tensor, turn: Tensor, way: Tensor, far: Tensor) -> Tensor:
+    """Images (B, C, H, W) turned by ``turn`` (radians) and then shifted by ``far`` pixels in the direction ``way``.
+
+    All (B,). Bilinear, black outside, differentiable.
+    """
+    height, width = x.shape[2:]
+    cos, sin = turn.cos(), turn.sin()
+    dx, dy = far * way.cos(), far * way.sin()
+    # From a place in the result to the place it is taken from, in units of half the image.
+    rows = [
+        torch.stack([cos, sin * height / width, -(cos * dx + sin * dy) * 2 / width], -1),
+        torch.stack([-sin * width / height, cos, -(cos * dy - sin * dx) * 2 / height], -1),
+    ]
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1).to(x.dtype), list(x.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def hinge(goal: Goal) -> Loss:
+    """Minus what the margin lacks to the goal's kappa: (…, B, C) → (…, B), never positive."""
+    return lambda logits: (goal.margin(logits) - goal.kappa).clamp_max(0.0)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The box as image of a line: x = middle + half · tanh(w), half larger than the box's by the smoothing."""
+
+    low: float
+    high: float
+    smoothing: float
+
+    @property
+    def half(self) -> float:
+        return (0.5 + self.smoothing) * (self.high - self.low)
+
+    @property
+    def end(self) -> float:
+        """The w of the upper end of the box; minus it of the lower."""
+        return math.atanh(1 / (1 + 2 * self.smoothing))
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return (x - (self.low + self.high) / 2) / self.half
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """Transformed copies for the examples of one round: angles, directions, distances, (B, steps · copies) each."""
+
+    copies: int
+    turn: Tensor
+    way: Tensor
+    far: Tensor
+
+    def __call__(self, access: GradientAccess, live: _Live, at: Tensor, k: int, rng: Stream) -> tuple[Tensor, Tensor]:
+        """Mean loss (b,) of the copies of step ``k`` and its gradient at the images, signed as losses to ascend."""
+        value, gradient = at.new_zeros(len(at)), torch.zeros_like(at)
+        for j in range(self.copies):
+            turn, way, far = (t[live.rows, k * self.copies + j] for t in (self.turn, self.way, self.far))
+            with torch.enable_grad():
+                image = at.detach().requires_grad_()
+                copy = moved(image, turn, way, far)
+            found = access.direction(copy.detach(), hinge(live.goal), rng.child("copy", j), live.counted)
+            (at_image,) = torch.autograd.grad(copy, image, found.gradient)
+            value += found.value / self.copies
+            gradient += at_image / self.copies
+        return value, gradient
+
+
+@dataclass
+class _Live:
+    """The examples still in a round, b of them. Adam's means ``m``, ``v`` belong to the round."""
+
+    rows: Tensor
+    counted: Tensor
+    """``rows`` on the CPU, for the books."""
+    goal: Goal
+    x: Tensor
+    start: Tensor
+    """tanh of the clean image's place."""
+    c: Tensor
+    w: Tensor
+    m: Tensor
+    v: Tensor
+    best: Tensor
+    square: Tensor
+    """Squared distance of ``best``; infinite while there is none."""
+    hit: Tensor
+    """Whether any iterate of the round succeeded."""
+    least: Tensor
+    """Smallest objective since the last check."""
+    before: Tensor
+    """Smallest objective before the last check."""
+
+    def take(self, chosen: Tensor) -> _Live:
+        """The rows at positions ``chosen``."""
+        return _Live(self.rows[chosen], self.counted[chosen.cpu()], **{
+            f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("rows", "counted")
+        })
+
+
+@dataclass
+class _Search:
+    """The search over c of one batch of B examples."""
+
+    attack: CW
+    access: GradientAccess
+    x: Tensor
+    goal: Goal
+    curve: _Curve
+    best: Tensor = field(init=False)
+    square: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.best = self.x.clone()
+        self.square = self.x.new_full((len(self.x),), math.inf)
+        self.c = torch.full_like(self.square, self.attack.c0)
+        self.low, self.high = torch.zeros_like(self.square), self.square.clone()
+
+    def round(self, rng: Stream) -> bool:
+        """Adam for every unfinished example at its c, then its next c. False when nobody is left."""
+        coupled = self.access.coupled
+        rows = torch.arange(len(self.x), device=self.x.device) if coupled else (self.square > 0).nonzero().flatten()
+        if not len(rows):
+            return False
+        live = self._entered(rows)
+        extra = self.attack.extra(self.x, rng.child("copies"))
+        for k in range(self.attack.steps):
+            if self.attack.abort_early and k and k % CHECK_EVERY == 0 and not coupled:
+                stay = (live.least <= PROGRESS * live.before) & (live.square > 0)
+                live.before, live.least = torch.minimum(live.before, live.least), torch.full_like(live.least, math.inf)
+                live = self._left(live, stay)
+                if not len(live.rows):
+                    break
+            self._step(live, extra, k, rng.child("step", k))
+        self._left(live, torch.zeros_like(live.hit))
+        return True
+
+    def _entered(self, rows: Tensor) -> _Live:
+        x, infinite = self.x[rows], torch.full_like(self.c[rows], math.inf)
+        start = self.curve.tanh(x)
+        zero = torch.zeros_like(x)
+        return _Live(
+            rows, rows.cpu(), self.goal[rows], x, start, self.c[rows], start.atanh(), zero, zero.clone(),
+            self.best[rows], self.square[rows], torch.zeros_like(rows, dtype=torch.bool), infinite, infinite.clone(),
+        )  # fmt: skip
+
+    def _step(self, live: _Live, extra: _Extra | None, k: int, rng: Stream) -> None:
+        tanh = live.w.tanh()
+        delta = self.curve.half * (tanh - live.start)
+        at = (live.x + delta).clamp(self.curve.low, self.curve.high)
+        found = self.access.direction(at, hinge(live.goal), rng, live.counted)
+        square = delta.flatten(1).square().sum(1)
+        gradient = 2 * delta - per_example(live.c, at) * found.gradient
+        objective = square - live.c * found.value
+        if extra is not None:
+            value, ascent = extra(self.access, live, at, k, rng.child("copies"))
+            gradient, objective = gradient - ascent, objective - value
+        self._keep(live, at, square, self._accepted(live, at, found.logits, k, rng))
+        live.least = torch.minimum(live.least, objective)
+        gradient *= self.curve.half * (1 - tanh.square())
+        live.m.lerp_(gradient, 1 - BETAS[0])
+        live.v.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        bias = 1 - BETAS[0] ** (k + 1), math.sqrt(1 - BETAS[1] ** (k + 1))
+        live.w.addcdiv_(live.m, live.v.sqrt().div_(bias[1]).add_(TINY), value=-self.attack.lr / bias[0])
+        live.w.clamp_(-self.curve.end, self.curve.end)
+
+    def _accepted(self, live: _Live, at: Tensor, logits: Tensor, k: int, rng: Stream) -> Tensor:
+        """Whether each iterate counts as successful. Fresh draws are taken every few steps only: they cost more."""
+        accept = self.attack.accept
+        if accept.fresh and self.access.stochastic:
+            if (k + 1) % CHECK_EVERY and k + 1 < self.attack.steps:
+                return torch.zeros_like(live.hit)
+            logits = self.access.logits(at, rng.child("accept"), accept.fresh, live.counted)
+            each = accept.fresh
+        else:
+            each = self.access.estimator.draws
+        parts = logits.split([each if model.stochastic else 1 for model in self.access.models])
+        return torch.stack([accept.accepts(live.goal, part) for part in parts]).all(0)
+
+    def _keep(self, live: _Live, at: Tensor, square: Tensor, accepted: Tensor) -> None:
+        live.hit |= accepted
+        closer = accepted & (square < live.square)
+        live.square = torch.where(closer, square, live.square)
+        live.best = torch.where(per_example(closer, at), at, live.best)
+
+    def _left(self, live: _Live, stay: Tensor) -> _Live:
+        """Write down the rows that leave, with their next c; return the others."""
+        gone = live.take((~stay).nonzero().flatten())
+        rows, c = gone.rows, gone.c
+        self.best[rows], self.square[rows] = gone.best, gone.square
+        low, high = self.low[rows], self.high[rows]
+        self.low[rows] = low = torch.where(gone.hit, low, c)
+        self.high[rows] = high = torch.where(gone.hit, c, high)
+        between = torch.where(low == 0, high / self.attack.factor, (low * high).sqrt())
+        self.c[rows] = torch.where(high.isinf(), low * self.attack.factor, between)
+        return live.take(stay.nonzero().flatten())
