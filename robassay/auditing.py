@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robassay.access import Access, Attack, White
 from robassay.attacks.gradient import PGD
-from robassay.cells import Craft, Examples, Model, Score, Source, Train
+from robassay.cells import Craft, Examples, Model, Score, Source, Train, check_labels
 from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
@@ -166,10 +166,12 @@ def plan_audit(
         RobassayError: the model cannot be run on these images.
     """
     facts = Facts(model, dataclasses.replace(on, stop=min(on.stop, on.start + 8)))
-    outcome = carry_out([facts], store, 0, quiet=True)
+    outcome = carry_out([facts], store, 0, silent=True)
     if outcome.failed:
         raise UsageError(next(iter(outcome.failed.values())))
-    differentiable = bool(store.read(facts.key)["differentiable"])
+    found = store.read(facts.key)
+    check_labels(on.load().y, int(found["classes"]), on.data.name)
+    differentiable = bool(found["differentiable"])
     item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command)
     return dataclasses.replace(item, facts=facts)
 

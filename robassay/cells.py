@@ -415,7 +415,7 @@ class Score(Cell):
         model = ctx.open(self.target)
         images = self.examples.load()
         clean = pixels(images.x)
-        _check_labels(images.y, model.classes, self.examples.data.name)
+        check_labels(images.y, model.classes, self.examples.data.name)
         stored = ctx.load(self.on) if isinstance(self.on, Craft) else {}
         judged = torch.from_numpy(stored["x_adv"]) if stored else clean
         decided = []
@@ -452,7 +452,8 @@ class Score(Cell):
         return torch.stack(decisions)
 
 
-def _check_labels(labels: Tensor, classes: int, name: str) -> None:
+def check_labels(labels: Tensor, classes: int, name: str) -> None:
+    """Raise UsageError when a label (N,) of the data set ``name`` has no logit among ``classes``."""
     if labels.max() >= classes:
         raise UsageError(
             f"{name} has label {int(labels.max())}, the model has {classes} logits (labels 0 to {classes - 1}). "

@@ -226,8 +226,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UsageError(
-            f"'{path}' cannot be read as plain tensors (torch.load with weights_only=True refused it: "
-            f"{str(error).splitlines()[0][:120]}). A pickle can run any code, so it is not opened. Convert it once, "
+            f"'{path}' cannot be read as plain tensors: torch.load with weights_only=True refuses it. A pickle can run "
+            "any code, so it is not opened. Convert it once, "
             "where you trust it:\n"
             "    model = torch.load('model.pt', weights_only=False)\n"
             "    safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"

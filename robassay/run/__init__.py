@@ -14,7 +14,9 @@ from robassay.store import Store
 __all__ = ["Outcome", "carry_out"]
 
 
-def carry_out(cells: Iterable[Cell], store: Store, workers: int, device: str = "cpu", quiet: bool = False) -> Outcome:
+def carry_out(
+    cells: Iterable[Cell], store: Store, workers: int, device: str = "cpu", quiet: bool = False, silent: bool = False
+) -> Outcome:
     """Compute what ``cells`` still need.
 
     Args:
@@ -23,9 +25,10 @@ def carry_out(cells: Iterable[Cell], store: Store, workers: int, device: str = "
         workers: worker processes; 0 computes in this process.
         device: torch device of every cell.
         quiet: no progress, only failures.
+        silent: not even failures, for a caller that tells them.
     """
 
     def start() -> Executor:
         return Pool(workers) if workers > 0 else Inline()
 
-    return run(plan(cells, store), store, start, Progress(quiet), device)
+    return run(plan(cells, store), store, start, Progress(quiet, silent), device)

@@ -39,11 +39,11 @@ def _word(value: object) -> str:
 
 
 class Progress:
-    """Told by the scheduler what happens; ``quiet`` says nothing but failures."""
+    """Told by the scheduler what happens; ``quiet`` says nothing but failures, and with ``silent`` not even those."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.terminal = sys.stderr.isatty() and not quiet
+    def __init__(self, quiet: bool = False, silent: bool = False) -> None:
+        self.quiet, self.silent = quiet or silent, silent
+        self.terminal = sys.stderr.isatty() and not self.quiet
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
         self._fractions: dict[str, float] = {}
@@ -136,7 +136,8 @@ class Progress:
         """A cell failed; said even when quiet."""
         self._finished += 1
         self._drop(cell)
-        print(f"robassay: failed: {title(cell)} ({cell.key}): {error}", file=sys.stderr)
+        if not self.silent:
+            print(f"robassay: failed: {title(cell)} ({cell.key}): {error}", file=sys.stderr)
 
     def _drop(self, cell: Cell) -> None:
         self._fractions.pop(cell.key, None)
