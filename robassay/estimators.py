@@ -115,8 +115,9 @@ class Backprop(Estimator):
             kept.append(logits.detach())
             del logits
         assert total is not None
-        drawn = torch.cat(kept)
-        return Directed(loss(drawn).mean(0), total / len(drawn), drawn, Cost(len(drawn), len(drawn)))
+        drawn = kept[0] if len(kept) == 1 else torch.cat(kept)
+        mean = total if len(drawn) == 1 else total / len(drawn)
+        return Directed(loss(drawn).mean(0), mean, drawn, Cost(len(drawn), len(drawn)))
 
     def _averaged(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1) if self.average == "probs" else logits

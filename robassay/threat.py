@@ -80,7 +80,8 @@ class Threat:
         if self.eps is None:
             return x_adv.clamp(*self.box)
         if self.norm == "linf":
-            return torch.min(torch.max(x_adv, x - self.eps), x + self.eps).clamp(*self.box)
+            low, high = self.corners(x)
+            return torch.clamp(x_adv, low, high)
         if self.norm == "l2":
             delta = x_adv - x
             norm = euclidean(delta).clamp_min(1e-12)
@@ -93,6 +94,11 @@ class Threat:
             kept.scatter_(1, weight.topk(int(min(self.eps, weight.shape[1])), dim=1).indices, 1.0)
             delta = delta * kept.reshape(delta.shape[0], 1, *delta.shape[2:])
         return (x + delta).clamp(*self.box)
+
+    def corners(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest images (B, C, H, W) of the L∞ ball around ``x``, cut to the box."""
+        assert self.eps is not None
+        return (x - self.eps).clamp_min_(self.box[0]), (x + self.eps).clamp_max_(self.box[1])
 
     def holds(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Whether each image keeps the threat: bool (B,). NaN never does."""

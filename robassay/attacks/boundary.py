@@ -15,7 +15,7 @@ from robassay.access import Attack, DecisionAccess
 from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream, identities
-from robassay.threat import Goal, Threat, per_example
+from robassay.threat import Goal, Threat, euclidean, per_example
 
 NOISE_DRAWS = 1000
 """Uniform noise images that are tried before an image counts as one without a start."""
@@ -23,8 +23,17 @@ TABLE = 2**21
 """Normal numbers that all candidates of a batch are cut from."""
 CONVERGED = 1e-7
 """Step towards the image, as a share of the distance, below which an example stops."""
+LONGEST = 0.3
+SEARCH = 8
+"""Halvings of the way from a start to the image."""
+NEARER = 0.9
+"""A further start must reach the goal at this share of the distance."""
 TARGET = 0.2
+"""Share of accepted candidates that the step sizes are driven to."""
 PACE = 0.3
+"""How fast: all candidates accepted multiply the step towards the image by exp(0.3 · 0.8)."""
+FLOOR = 0.6
+"""Weight of noise in pixels that are unchanged so far; the mean changed pixel has 1.6."""
 
 
 class Questions:
@@ -53,6 +62,8 @@ class Questions:
 
     def reached(self, images: Tensor, rows: Tensor) -> Tensor:
         """bool (b, k): which of the k images (b, k, C, H, W) of each of the examples ``rows`` (b,) reach the goal."""
+        if not len(rows):
+            return torch.zeros(images.shape[:2], dtype=torch.bool, device=images.device)
         if self.access.coupled:
             return torch.stack([self._in_full(images[:, j], rows) for j in range(images.shape[1])], 1)
         k = images.shape[1]
@@ -147,6 +158,16 @@ def begin(ask: Questions, threat: Threat, rng: Stream, starts: int) -> Begun:
         now[rows[good]], found[rows[good]] = far[good], True
         tried += 1
     walking = found & ~clean
+    search_back(ask, now, walking, SEARCH)
+    for _ in range(starts - 1):
+        rows = ask.affordable(walking, 1)
+        far = noise.take(rows)
+        near = NEARER * euclidean(now[rows] - x[rows]) / euclidean(far - x[rows]).clamp_min(1e-12)
+        images = blend(x[rows], far[:, None], near.clamp_max(1.0)[:, None].to(x.dtype))
+        good = ask.reached(images, rows)[:, 0]
+        now[rows[good]] = images[good, 0]
+    if starts > 1:
+        search_back(ask, now, walking, SEARCH)
     return Begun(now, found, walking)
 
 
@@ -167,9 +188,12 @@ class _Uniform:
         return low + (high - low) * images
 
 
-def search_back(ask: Questions, now: Tensor, active: Tensor, steps: int) -> None:
-    """Halve the way from ``now`` (B, C, H, W; changed in place) to the clean image ``steps`` times."""
-    low = torch.zeros(len(now), 1, device=now.device)
+def search_back(ask: Questions, now: Tensor, active: Tensor, steps: int, norm: str = "l2") -> None:
+    """Halve the way from ``now`` (B, C, H, W; changed in place) to the clean image ``steps`` times.
+
+    The way is a straight line, for "linf" the clipping of the change to ever smaller cubes.
+    """
+    low = torch.zeros(len(now), 1, device=now.device, dtype=now.dtype)
     high = torch.ones_like(low)
     far = now.clone()
     for _ in range(steps):
@@ -177,7 +201,13 @@ def search_back(ask: Questions, now: Tensor, active: Tensor, steps: int) -> None
         if not len(rows):
             return
         middle = (low[rows] + high[rows]) / 2
-        images = blend(ask.x[rows], far[rows, None], middle)
+        x = ask.x[rows]
+        if norm == "linf":
+            delta = far[rows] - x
+            bound = per_example(middle * delta.abs().flatten(1).amax(1, keepdim=True), x)
+            images = (x + torch.min(torch.max(delta, -bound), bound))[:, None]
+        else:
+            images = blend(x, far[rows, None], middle)
         good = ask.reached(images, rows)
         high[rows] = torch.where(good, middle, high[rows])
         low[rows] = torch.where(good, low[rows], middle)
@@ -191,8 +221,7 @@ class Boundary(Attack):
     Args:
         queries: decisions per image and model, the start included.
         candidates: images per step.
-        spherical: first step along the sphere around the image, as a share of the distance.
-        source: first step towards the image, as a share of the distance.
+        source: first step towards the image, as a share of the distance; the step along the sphere is its root.
         agree, of: on a random classifier a candidate is accepted when ``agree`` of ``of`` decisions reach the goal.
             1 of 1 is the published rule, which collects lucky draws.
         starts: noise images from among which the walk begins.
@@ -201,23 +230,21 @@ class Boundary(Attack):
     access = DecisionAccess
     queries: int = 2500
     candidates: int = 2
-    spherical: float = 0.05
-    source: float = 0.02
+    source: float = 0.01
     agree: int = 1
     of: int = 1
     starts: int = 4
 
     def __post_init__(self) -> None:
         check_counts(self, self.queries, self.agree, self.of)
-        if self.candidates < 1 or not self.spherical > 0 or not self.source > 0:
-            raise UsageError("boundary needs candidates ≥ 1 and steps spherical, source > 0.")
+        if self.candidates < 1 or self.starts < 1 or not 0 < self.source < 1:
+            raise UsageError("boundary needs candidates ≥ 1, starts ≥ 1 and 0 < source < 1.")
 
     def __call__(self, access: DecisionAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
         if threat.norm != "l2":
             raise UsageError(f"boundary minimises the L2 distance, the threat is {threat.norm}. Use hopskipjump.")
         ask = Questions(access, x, goal, rng.child("ask"), self.queries, self.agree, self.of)
         begun = begin(ask, threat, rng.child("start"), self.starts)
-        search_back(ask, begun.now, begun.walking, 10)
         walk = _Walk(ask, begun, threat, Numbers(x, rng.child("walk"), self.queries), self)
         while len(rows := ask.affordable(walk.active, self.candidates)):
             walk.step(rows)
@@ -241,8 +268,7 @@ class _Walk:
     def __init__(self, ask: Questions, begun: Begun, threat: Threat, numbers: Numbers, attack: Boundary) -> None:
         self.ask, self.box, self.numbers, self.k = ask, threat.box, numbers, attack.candidates
         self.now, self.active = begun.now, begun.walking
-        self.spherical = torch.full((len(self.now),), attack.spherical, device=self.now.device)
-        self.source = torch.full_like(self.spherical, attack.source)
+        self.source = torch.full((len(self.now),), attack.source, device=self.now.device)
 
     def step(self, rows: Tensor) -> None:
         """Show every example's candidates and go to the nearest that reaches the goal."""
@@ -257,24 +283,29 @@ class _Walk:
         better = best < distance
         chosen = images[torch.arange(len(rows), device=rows.device), which].reshape(len(rows), *self.now.shape[1:])
         self.now[rows] = torch.where(per_example(better, chosen), chosen, self.now[rows])
-        self.adapt(rows, good)
+        self._adapt(rows, good)
 
-    def adapt(self, rows, good):
-        rise = PACE * (good.float().mean(1) - TARGET)
-        self.source[rows] *= rise.exp()
-        self.source.clamp_(max=0.3)
+    def _adapt(self, rows: Tensor, good: Tensor) -> None:
+        """Longer steps where many candidates reach the goal, shorter ones where few do.
+
+        In place of the paper's two success rates, of which one costs queries of its own: a step s along the sphere
+        lengthens the way by s² / 2, so the step towards the image is kept at s².
+        """
+        rise = PACE * (good.to(self.source.dtype).mean(1) - TARGET)
+        self.source[rows] = (self.source[rows] * rise.exp()).clamp_max(LONGEST)
+        self.active &= self.source > CONVERGED
 
     def _candidates(self, rows: Tensor, x: Tensor, away: Tensor, distance: Tensor) -> Tensor:
         """Steps along the sphere, then towards the image: (b, k, C · H · W)."""
         noise = self.numbers.take(rows, self.k)
-        if MASK:
-            noise = noise * (away.abs()+MASK*away.abs().mean(1,keepdim=True))[:, None]
+        size = away.abs()
+        noise *= (size / size.mean(1, keepdim=True) + FLOOR)[:, None]
         along = torch.bmm(noise, away[:, :, None])[:, :, 0] / distance[:, None]
         across = (noise.square().sum(2) - along.square()).clamp_min(1e-12).sqrt()
-        step = self.spherical[rows, None]
-        shrink = (1 - self.source[rows, None]) / (1 + step.square()).sqrt()
+        source = self.source[rows, None]
+        step = source.sqrt()
+        shrink = (1 - source) / (1 + source).sqrt()
         of_away = shrink * (1 - step * along / across)
         of_noise = shrink * step * distance[:, None] / across
         images = torch.addcmul(x[:, None], of_away[:, :, None], away[:, None])
         return images.addcmul_(of_noise[:, :, None], noise).clamp_(*self.box)
-MASK=0

@@ -25,6 +25,9 @@ CHECK_EVERY = 10
 """Steps between two removals of examples that got stuck; a removal waits for the device once."""
 BETAS = (0.9, 0.999)
 TINY = 1e-8
+SHARE = 0.1
+DECAY = 0.9
+GUESS = 2.0
 PROGRESS = 0.9999
 """An objective above this share of the one before is stuck."""
 
@@ -52,7 +55,7 @@ class CW(Attack):
     search: int = 9
     steps: int = 200
     lr: float = 0.05
-    c0: float = 1.0
+    c0: float | None = None
     factor: float = 10.0
     abort_early: bool = True
     smoothing: float = 1e-3
@@ -61,7 +64,7 @@ class CW(Attack):
     def __post_init__(self) -> None:
         if self.search < 1 or self.steps < 1:
             raise UsageError("cw needs search ≥ 1 and steps ≥ 1, such as search=9, steps=200.")
-        if not (self.lr > 0 and self.c0 > 0 and self.factor > 1 and self.smoothing > 0):
+        if not (self.lr > 0 and (self.c0 is None or self.c0 > 0) and self.factor > 1 and self.smoothing > 0):
             raise UsageError("cw needs lr > 0, c0 > 0, factor > 1 and smoothing > 0.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
@@ -192,6 +195,8 @@ class _Live:
     start: Tensor
     """tanh of the clean image's place."""
     c: Tensor
+    rate: Tensor
+    """Step sizes of Adam, (b,)."""
     w: Tensor
     m: Tensor
     v: Tensor
@@ -207,9 +212,11 @@ class _Live:
 
     def take(self, chosen: Tensor) -> _Live:
         """The rows at positions ``chosen``."""
-        return _Live(self.rows[chosen], self.counted[chosen.cpu()], **{
-            f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("rows", "counted")
-        })
+        return _Live(
+            self.rows[chosen],
+            self.counted[chosen.cpu()],
+            **{f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("rows", "counted")},
+        )
 
 
 @dataclass
@@ -226,8 +233,9 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.best = self.x.clone()
+        self.guess = self.attack.c0 is None
         self.square = self.x.new_full((len(self.x),), math.inf)
-        self.c = torch.full_like(self.square, self.attack.c0)
+        self.c = torch.full_like(self.square, self.attack.c0 or 1.0)
         self.low, self.high = torch.zeros_like(self.square), self.square.clone()
 
     def round(self, rng: Stream) -> bool:
@@ -254,9 +262,14 @@ class _Search:
         start = self.curve.tanh(x)
         zero = torch.zeros_like(x)
         return _Live(
-            rows, rows.cpu(), self.goal[rows], x, start, self.c[rows], start.atanh(), zero, zero.clone(),
+            rows, rows.cpu(), self.goal[rows], x, start, self.c[rows], self._rate(rows, start), start.atanh(), zero, zero.clone(),
             self.best[rows], self.square[rows], torch.zeros_like(rows, dtype=torch.bool), infinite, infinite.clone(),
         )  # fmt: skip
+
+    def _rate(self, rows: Tensor, start: Tensor) -> Tensor:
+        """Adam's step: lr, but not so large that one step is longer than a share of the best distance so far."""
+        slope = self.curve.half * (1 - start.square()).flatten(1).norm(dim=1)
+        return (SHARE * self.square[rows].sqrt() / slope).clamp_max(self.attack.lr)
 
     def _step(self, live: _Live, extra: _Extra | None, k: int, rng: Stream) -> None:
         tanh = live.w.tanh()
@@ -264,6 +277,10 @@ class _Search:
         at = (live.x + delta).clamp(self.curve.low, self.curve.high)
         found = self.access.direction(at, hinge(live.goal), rng, live.counted)
         square = delta.flatten(1).square().sum(1)
+        if k == 0 and self.guess:
+            self.guess = False
+            steep = found.gradient.flatten(1).square().sum(1)
+            live.c = torch.where(steep > 0, GUESS * -2 * found.value / steep.clamp_min(1e-30), 1.0).clamp(1e-10, 1e10)
         gradient = 2 * delta - per_example(live.c, at) * found.gradient
         objective = square - live.c * found.value
         if extra is not None:
@@ -275,7 +292,8 @@ class _Search:
         live.m.lerp_(gradient, 1 - BETAS[0])
         live.v.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         bias = 1 - BETAS[0] ** (k + 1), math.sqrt(1 - BETAS[1] ** (k + 1))
-        live.w.addcdiv_(live.m, live.v.sqrt().div_(bias[1]).add_(TINY), value=-self.attack.lr / bias[0])
+        rate = live.rate * ((1 - DECAY * k / self.attack.steps) / bias[0])
+        live.w -= per_example(rate, live.w) * live.m / live.v.sqrt().div_(bias[1]).add_(TINY)
         live.w.clamp_(-self.curve.end, self.curve.end)
 
     def _accepted(self, live: _Live, at: Tensor, logits: Tensor, k: int, rng: Stream) -> Tensor:

@@ -28,7 +28,7 @@ class FGSM(Attack):
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
         eps = radius(threat)
         found = access.direction(x, goal.loss(self.loss), rng.child("step", 0))
-        return threat.project(x + eps * steepest(found.gradient, threat), x)
+        return threat.project(steepest(found.gradient, threat).mul_(eps).add_(x), x)
 
 
 @part(name="r-fgsm", source="Tramèr et al. 2018; Sharmin et al. 2019 with alpha = eps/2")
@@ -181,8 +181,10 @@ class Climb:
     threat: Threat
     loss: LossName
     done: Tensor = field(init=False)
+    ball: Ball = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ball = Ball(self.threat, self.x)
         self.done = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
 
     def run(
@@ -200,8 +202,8 @@ class Climb:
         share = torch.full((len(self.x),), -1.0, device=self.x.device)
         margin = torch.full_like(share, float("-inf"))
         certain = keep == "first" or (keep == "best" and not (self.access.stochastic or self.access.coupled))
-        rows = torch.arange(len(self.x), device=self.x.device)
-        counted = rows.cpu()
+        rows: Tensor | None = None  # None: every example, without copying it
+        counted: Tensor | None = None
         done = self.done if keep == "best" else torch.zeros_like(self.done)
         for k in range(steps + (keep == "best")):
             if certain and not self.access.coupled and k % COMPACT_EVERY == 0:
@@ -209,26 +211,50 @@ class Climb:
                 counted = rows.cpu()
                 if not len(rows):
                     break
-            at, goal, stream = x_adv[rows], self.goal[rows], rng.child("step", k)
+            at, goal, stream = _of(x_adv, rows), self.goal if rows is None else self.goal[rows], rng.child("step", k)
             if k == steps:
                 logits, moved = self.access.logits(at, stream, self.access.estimator.draws, counted), at
             else:
                 found = self.access.direction(at, goal.loss(self.loss), stream, counted)
                 logits = found.logits
                 way = found.gradient if pace is None else _accumulated(pace, rows, found.gradient, momentum)
-                moved = self.threat.project(at + size * steepest(way, self.threat), self.x[rows])
+                moved = self.ball.project(steepest(way, self.threat).mul_(size).add_(at), rows)
+            if keep == "last":
+                x_adv = moved
+                continue
+            where = slice(None) if rows is None else rows
             wrong = goal.reached(logits.argmax(-1)).float().mean(0)
-            if keep != "last":
-                gap = goal.margin(logits).mean(0)
-                better = (wrong > share[rows]) | ((wrong == share[rows]) & (gap > margin[rows]))
-                share[rows] = torch.where(better, wrong, share[rows])
-                margin[rows] = torch.where(better, gap, margin[rows])
-                best[rows] = torch.where(per_example(better, at), at, best[rows])
+            gap = goal.margin(logits).mean(0)
+            better = (wrong > share[where]) | ((wrong == share[where]) & (gap > margin[where]))
+            share[where] = torch.where(better, wrong, share[where])
+            margin[where] = torch.where(better, gap, margin[where])
+            best[where] = torch.where(per_example(better, at), at, best[where])
             if certain:
-                done[rows] |= goal.reached(logits.mean(0).argmax(-1)) if keep == "first" else wrong == 1
-                moved = torch.where(per_example(done[rows], at), at, moved)
-            x_adv[rows] = moved
+                done[where] |= goal.reached(logits.mean(0).argmax(-1)) if keep == "first" else wrong == 1
+                moved = torch.where(per_example(done[where], at), at, moved)
+            x_adv[where] = moved
         return Kept(x_adv, best)
+
+
+class Ball:
+    """A threat around fixed images ``x`` (B, C, H, W): the L∞ ball's corners are computed once."""
+
+    def __init__(self, threat: Threat, x: Tensor) -> None:
+        self.threat, self.x = threat, x
+        self._corners: tuple[Tensor, Tensor] | None = None
+        if threat.norm == "linf" and threat.eps is not None:
+            self._corners = threat.corners(x)
+
+    def project(self, x_adv: Tensor, rows: Tensor | None) -> Tensor:
+        """``x_adv``, which stands for the examples ``rows`` (None: all), inside the threat."""
+        if self._corners is None:
+            return self.threat.project(x_adv, _of(self.x, rows))
+        low, high = self._corners
+        return torch.clamp(x_adv, _of(low, rows), _of(high, rows))
+
+
+def _of(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values[rows]
 
 
 def strongest(access: GradientAccess, goal: Goal, candidates: list[Tensor], rng: Stream, draws: int) -> Tensor:
@@ -251,11 +277,12 @@ def strongest(access: GradientAccess, goal: Goal, candidates: list[Tensor], rng:
     return chosen
 
 
-def _accumulated(pace: Tensor, rows: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-    """Update the accumulated gradient of ``rows`` in place and return it."""
+def _accumulated(pace: Tensor, rows: Tensor | None, gradient: Tensor, momentum: float) -> Tensor:
+    """Update the accumulated gradient of ``rows`` (None: all) in place and return it."""
     size = gradient.flatten(1).abs().sum(1).clamp_min(1e-38)
-    pace[rows] = momentum * pace[rows] + gradient / per_example(size, gradient)
-    return pace[rows]
+    where = slice(None) if rows is None else rows
+    pace[where] = momentum * pace[where] + gradient / per_example(size, gradient)
+    return pace[where]
 
 
 def radius(threat: Threat) -> float:

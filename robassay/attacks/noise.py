@@ -44,7 +44,7 @@ class UniformSearch(Attack):
 
     access = ScoreAccess
     samples: int = 100
-    recheck: int = 5
+    recheck: int = 10
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.recheck < 0 or self.recheck == 1:

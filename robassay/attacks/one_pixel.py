@@ -25,8 +25,6 @@ PASS_ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
 LEVELS = 255
 DITHER = (0.5, 1.0)
 """Range of F under "dither": SciPy's default, which the code of A2SNN runs on."""
-SETTLED = 0.01
-"""An evolution has settled when the spread of its energies is below this part of their mean."""
 
 Energy = Callable[[int, Tensor, Tensor], Tensor]
 """(generation, rows (b,), members (b, P, D)) → energies (b, P), to be small."""
@@ -48,6 +46,8 @@ class OnePixel(Attack):
         crossover: probability that a number comes from the mutant.
         mutation: factor F of the difference vector: a number (paper: 0.5), or "dither" for U(0.5, 1) anew in every
             generation.
+        settled: energies have settled when their standard deviation is at most this part of their mean; 0 for never.
+            The published 0.01 gives up at once on a network that is sure of the label whatever one pixel does.
     """
 
     access = ScoreAccess
@@ -55,10 +55,11 @@ class OnePixel(Attack):
     generations: int = 100
     crossover: float = 0.7
     mutation: float | Literal["dither"] = 0.5
+    settled: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.population < 5 or self.generations < 0 or not 0 <= self.crossover <= 1:
-            raise UsageError("one-pixel needs population ≥ 5, generations ≥ 0 and crossover in [0,1].")
+        if self.population < 5 or self.generations < 0 or self.settled < 0 or not 0 <= self.crossover <= 1:
+            raise UsageError("one-pixel needs population ≥ 5, generations ≥ 0, settled ≥ 0 and crossover in [0,1].")
         if self.mutation != "dither" and (isinstance(self.mutation, str) or not 0 < self.mutation <= 2):
             raise UsageError(f"mutation={self.mutation!r} is no factor. Write 0.5, or 'dither' for U(0.5, 1).")
 
@@ -78,9 +79,7 @@ class OnePixel(Attack):
             logits = access.scores(asked, rng.child("check", k), rows)
             return goal[rows].reached(logits.argmax(-1)).float().mean(0) > 0.5
 
-        best = evolved(
-            start, limits, energy, fooled, generators, self.generations, self.crossover, self.mutation, access.coupled
-        )
+        best = evolved(start, limits, energy, fooled, generators, self, access.coupled)
         return painted(x, best, threat.box)
 
     def _start(
@@ -158,9 +157,7 @@ def evolved(
     energy: Energy,
     stop: Stop,
     generators: list[np.random.Generator],
-    generations: int,
-    crossover: float = 0.7,
-    mutation: float | Literal["dither"] = 0.5,
+    settings: OnePixel,
     together: bool = False,
 ) -> Tensor:
     """Differential evolution best/1/bin of many populations at once; their best members (B, D).
@@ -169,23 +166,26 @@ def evolved(
         start: first populations (B, P, D), numbers from 0 to ``limits`` (D,).
         energy, stop: what is minimised, and when a population has arrived.
         generators: one per population.
+        settings: generations, crossover, mutation and settled.
         together: populations leave all at once.
     """
     members, rows = start, torch.arange(len(start), device=start.device)
+    factor = None if settings.mutation == "dither" else settings.mutation
     found = start[:, 0].clone()
     energies = energy(0, rows, members)
-    for k in range(generations + 1):
+    for k in range(settings.generations + 1):
         if k:
-            factor = None if mutation == "dither" else mutation
             drawn = torch.from_numpy(np.stack([_numbers(own, members) for own in generators])).to(start.device)
-            tried = trials(members, energies.argmin(1), drawn, limits, factor, crossover)
+            tried = trials(members, energies.argmin(1), drawn, limits, factor, settings.crossover)
             value = energy(k, rows, tried)
             better = value <= energies
             members = torch.where(better[..., None], tried, members)
             energies = torch.where(better, value, energies)
         best = members[torch.arange(len(rows), device=rows.device), energies.argmin(1)]
         found[rows] = best
-        done = stop(k, rows, best) | (energies.std(1, correction=0) <= SETTLED * energies.mean(1).abs())
+        done = stop(k, rows, best)
+        if k and settings.settled:
+            done |= energies.std(1, correction=0) <= settings.settled * energies.mean(1).abs()
         if done.all():
             break
         if done.any() and not together:

@@ -43,7 +43,7 @@ class Square(Attack):
     access = ScoreAccess
     queries: int = 5000
     share: float = 0.8
-    recheck: int = 5
+    recheck: int = 10
 
     def __post_init__(self) -> None:
         if self.queries < 1 or self.recheck < 0 or self.recheck == 1 or not 0 < self.share <= 1:

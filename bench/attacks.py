@@ -1,0 +1,258 @@
+"""Our attacks against foolbox's and pyautoattack's: same network, same images, in turn, one thread.
+
+Run:   make bench        (ROBASSAY_DATA names the folder with MNIST; without it the digits are used)
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import foolbox
+import torch
+import torch.nn.functional as F
+from harness import Figures, compare, peak_memory, save, show
+from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.square import SquareAttack
+from subjects import cnn, images, random_nets
+from torch import Tensor
+
+from robassay.access import Access, Attack, Decisions, Scores, White
+from robassay.attacks.apgd import APGD
+from robassay.attacks.boundary import Boundary
+from robassay.attacks.cw import CW
+from robassay.attacks.gradient import FGSM, PGD
+from robassay.attacks.square import Square
+from robassay.classifier import Classifier
+from robassay.estimators import Backprop
+from robassay.rng import Stream
+from robassay.threat import Goal, Threat
+
+EPS = 0.1
+RNG = Stream(("bench",))
+warnings.filterwarnings("ignore", module="foolbox")
+
+
+def ours(attack: Attack, access: Access, model: Classifier, x: Tensor, y: Tensor, threat: Threat) -> tuple[Tensor, Any]:
+    """Adversarial images and what was spent."""
+    opened = access.open([model], len(x))
+    return attack(opened, x, Goal(y), threat, RNG), opened.spent
+
+
+@torch.no_grad()
+def robust(model: Classifier, x: Tensor, y: Tensor, draws: int = 1) -> float:
+    """Accuracy over fresh draws."""
+    logits = model.sample(model.prefix(x), draws, RNG.child("judge"))
+    return float((logits.argmax(-1) == y).float().mean())
+
+
+def distance(model: Classifier, x_adv: Tensor, x: Tensor, y: Tensor) -> Figures:
+    """Share of images that are broken, and the mean L2 of those."""
+    broken = model(x_adv).argmax(1) != y
+    size = (x_adv - x).flatten(1).norm(dim=1)[broken]
+    return {"success": float(broken.float().mean()), "l2": float(size.mean()) if len(size) else float("nan")}
+
+
+def gradient_rows(model: Classifier, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """FGSM and PGD against the bare passes and foolbox; APGD against its authors'."""
+    threat, steps = Threat("linf", EPS), 40
+    peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+
+    def bare(n: int) -> Figures:
+        image = x.clone().requires_grad_()
+        for _ in range(n):
+            torch.autograd.grad(F.cross_entropy(model(image), y, reduction="sum"), image)
+        return {}
+
+    def mine(attack: Attack) -> Callable[[], Figures]:
+        def run() -> Figures:
+            x_adv, spent = ours(attack, White(), model, x, y, threat)
+            passes = {"passes": float(spent.gradients.sum()) / len(x)}
+            return {"robust": robust(model, x_adv, y), **passes}
+
+        return run
+
+    def theirs(attack: Any) -> Callable[[], Figures]:
+        return lambda: {
+            "robust": robust(model, attack.run(peer, x, foolbox.criteria.Misclassification(y), epsilon=EPS), y)
+        }
+
+    def apgd(loss: str) -> Figures:
+        found = APGDAttack(model, n_iter=50, n_restarts=1, norm="Linf", eps=EPS, loss=loss, device="cpu", seed=0)
+        return {"robust": robust(model, found.perturb(x, y), y), "passes": 51.0}
+
+    step = 2.5 * EPS / steps
+    pgd = foolbox.attacks.LinfPGD(abs_stepsize=step, steps=steps)
+    rows = [
+        compare(
+            "FGSM", {"bare passes": lambda: bare(1), "ours": mine(FGSM()), "foolbox": theirs(foolbox.attacks.FGSM())}
+        ),
+        compare(
+            f"PGD-{steps}, last iterate",
+            {
+                "bare passes": lambda: bare(steps),
+                "ours": mine(PGD(steps=steps, step=step, keep="last")),
+                "ours, best iterate": mine(PGD(steps=steps, step=step)),
+                "foolbox": theirs(pgd),
+            },
+        ),
+    ]
+    for loss in ("ce", "dlr"):
+        pair = {"ours": mine(APGD(steps=50, loss=loss)), "pyautoattack": lambda loss=loss: apgd(loss)}  # type: ignore[arg-type,misc]
+        rows.append(compare(f"APGD-{loss}, 50 steps", pair))
+    return rows
+
+
+def distance_rows(model: Classifier, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """C&W and boundary against foolbox."""
+    peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    free = Threat("l2", None)
+
+    def mine(attack: Attack, access: Access) -> Callable[[], Figures]:
+        def run() -> Figures:
+            x_adv, spent = ours(attack, access, model, x, y, free)
+            return {**distance(model, x_adv, x, y), "queries": float(spent.queries.sum()) / len(x)}
+
+        return run
+
+    def theirs(attack: Any) -> Callable[[], Figures]:
+        def run() -> Figures:
+            found = attack.run(peer, x, foolbox.criteria.Misclassification(y))
+            return distance(model, found, x, y)
+
+        return run
+
+    cw = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=200)
+    full = CW(search=9, steps=200, abort_early=False)
+    walk = foolbox.attacks.BoundaryAttack(steps=2250)
+    few = slice(0, 50)
+    rows = [
+        compare(
+            "C&W L2",
+            {
+                "foolbox 9 x 200": theirs(cw),
+                "ours 9 x 200": mine(full, White()),
+                "ours, own stopping": mine(CW(), White()),
+            },
+            repeats=3,
+        )
+    ]
+    x, y = x[few], y[few]
+    rows.append(
+        compare(
+            "Boundary, about 2,300 queries",
+            {
+                "foolbox": theirs(walk),
+                "ours": mine(Boundary(queries=2300), Decisions()),
+                "ours, a third of the queries": mine(Boundary(queries=766), Decisions()),
+            },
+            repeats=2,
+        )
+    )
+    return rows
+
+
+def score_rows(model: Classifier, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """Square against its authors'."""
+    threat = Threat("linf", EPS)
+
+    def mine() -> Figures:
+        x_adv, spent = ours(Square(queries=1000), Scores(), model, x, y, threat)
+        return {"robust": robust(model, x_adv, y), "queries": float(spent.queries.sum()) / len(x)}
+
+    def theirs() -> Figures:
+        found = SquareAttack(model, norm="Linf", n_queries=1000, eps=EPS, n_restarts=1, device="cpu", seed=0)
+        return {"robust": robust(model, found.perturb(x, y), y)}
+
+    return [compare("Square, 1,000 queries", {"pyautoattack": theirs, "ours": mine}, repeats=3)]
+
+
+def random_rows(x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """On random networks: what a tool claims, and the mean over 100 fresh draws of the images it returns."""
+    rows = []
+    threat = Threat("linf", EPS)
+    for name, model in random_nets().items():
+        peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        averaged = foolbox.models.ExpectationOverTransformationWrapper(peer, n_steps=20)
+        found = foolbox.attacks.LinfPGD(steps=40, rel_stepsize=2.5 / 40).run(
+            averaged, x, foolbox.criteria.Misclassification(y), epsilon=EPS
+        )
+        told = {"foolbox EoT-20": (1 - float(averaged(found).argmax(1).ne(y).float().mean()), found)}
+        rand = APGDAttack(
+            model, n_iter=50, n_restarts=1, norm="Linf", eps=EPS, loss="ce", eot_iter=20, device="cpu", seed=0
+        )
+        best = rand.perturb(x, y)
+        # Its claim is its own bookkeeping: an image counts as broken once a draw of any iterate was wrong.
+        kept = best.ne(x).flatten(1).any(1) & model(x).argmax(1).eq(y)
+        told["pyautoattack rand (APGD-CE)"] = (float((~kept & model(x).argmax(1).eq(y)).float().mean()), best)
+        candidates = [
+            ours(APGD(steps=50, loss=loss), White(Backprop(20)), model, x, y, threat)[0]  # type: ignore[arg-type]
+            for loss in ("ce", "margin")
+        ]
+        ways: dict[str, dict[str, float]] = {
+            tool: {"claimed": claim, "delivered": robust(model, images, y, 100)}
+            for tool, (claim, images) in told.items()
+        }
+        ways["ours"] = _ours_delivered(model, candidates, y)
+        show(name, ways)
+        rows.append({"task": f"random: {name}", "ways": ways})
+    return rows
+
+
+@torch.no_grad()
+def _ours_delivered(model: Classifier, candidates: list[Tensor], y: Tensor) -> dict[str, float]:
+    """Per image the candidate that is worst on one set of draws; claimed on a second set, delivered on a third."""
+
+    def right(which: str) -> Tensor:
+        draws = [model.sample(model.prefix(c), 100, RNG.child(which)) for c in candidates]
+        return torch.stack([(d.argmax(-1) == y).float().mean(0) for d in draws])
+
+    worst = right("choose").argmin(0)[None]
+    claimed, delivered = (float(right(k).gather(0, worst).mean()) for k in ("claim", "deliver"))
+    return {"claimed": claimed, "delivered": delivered}
+
+
+def memory_row(model: Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
+    """EoT over 20 draws on 64 images: graphs one by one, against all kept alive."""
+    noisy = random_nets()["input noise"]
+    noisy.rows = "shared"
+    x, y = x[:64], y[:64]
+    goal = Goal(y)
+
+    def alive() -> None:
+        image = x.clone().requires_grad_()
+        torch.autograd.grad(torch.stack([goal.cross_entropy(noisy(image)).sum() for _ in range(20)]).mean(), image)
+
+    def single() -> None:
+        Backprop(20)(noisy, x, goal.cross_entropy, RNG)
+
+    row = compare("EoT-20 on 64 images", {"all graphs alive": lambda: alive() or {}, "ours": lambda: single() or {}})
+    for name, way in {"all graphs alive": alive, "ours": single}.items():
+        row["ways"][name]["peak_mib"] = peak_memory(way)
+    show("EoT-20, peak memory", {n: {"peak_mib": w["peak_mib"]} for n, w in row["ways"].items()})
+    return row
+
+
+def main() -> None:
+    """All rows, or those named on the command line: gradient distance score random memory."""
+    torch.set_num_threads(1)
+    wanted = sys.argv[1:] or ["gradient", "distance", "score", "random", "memory"]
+    model, (x, y) = cnn(), images(200)
+    rows: list[dict[str, Any]] = []
+    if "gradient" in wanted:
+        rows += gradient_rows(model, x, y)
+    if "distance" in wanted:
+        rows += distance_rows(model, x[:100], y[:100])
+    if "score" in wanted:
+        rows += score_rows(model, x, y)
+    if "random" in wanted:
+        rows += random_rows(x[:100], y[:100])
+    if "memory" in wanted:
+        rows.append(memory_row(model, x, y))
+    save("attacks" if len(wanted) > 1 else f"attacks-{wanted[0]}", rows)
+
+
+if __name__ == "__main__":
+    main()
