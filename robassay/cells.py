@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robassay.access import Access, Attack, Opened, White, check_match
+from robassay.access import Access, Attack, White, check_match
 from robassay.classifier import Classifier, Mixture, Net, Quiet
 from robassay.data import Images, pixels
 from robassay.errors import RobassayError, UsageError
+from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
 from robassay.registry import USER_PREFIX, part, source_digest
 from robassay.rng import Stream
-from robassay.threat import Goal, Threat
+from robassay.threat import Threat
 from robassay.training import Recipe, restore, train
 
 Arrays = dict[str, Tensor]
@@ -278,46 +279,6 @@ class Examples:
         """The same range in pieces of at most ``size``, so that several workers can share it."""
         starts = range(self.start, self.stop, size)
         return tuple(dataclasses.replace(self, start=s, stop=min(s + size, self.stop)) for s in starts)
-
-
-class Aim(abc.ABC):
-    """Makes the goal of a batch from its true labels."""
-
-    kind: ClassVar[str] = "goals"
-
-    @abc.abstractmethod
-    def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
-        """The goal for true ``labels`` int64 (B,)."""
-
-
-@part
-class Untargeted(Aim):
-    """Any wrong label."""
-
-    def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
-        return Goal(labels)
-
-
-@part
-class RandomTarget(Aim):
-    """A class other than the true one, drawn uniformly per image."""
-
-    def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
-        shift = torch.randint(1, classes, labels.shape, generator=rng.generator()).to(labels.device)
-        return Goal((labels + shift) % classes, targeted=True)
-
-
-@part(source="Kurakin et al. 2017")
-class LeastLikely(Aim):
-    """The class with the smallest mean logit on the clean image; the true class is never taken."""
-
-    draws: int = 10
-
-    def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
-        if opened is None or not hasattr(opened, "logits"):
-            raise UsageError("LeastLikely asks the model for logits: use it with White access.")
-        mean = opened.logits(x, rng, self.draws).mean(0)
-        return Goal(mean.scatter(-1, labels[:, None], float("inf")).argmin(-1), targeted=True)
 
 
 # ------------------------------------------------------------------------------------------------- attack and judge

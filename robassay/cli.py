@@ -68,6 +68,7 @@ def demo(
     document = _run(study, store, workers, quiet=False)
     page = _write(study.name, store, report)
     if json_out:
+        del document["galleries"]  # images belong into the report
         print(json.dumps(document, indent=1))
     else:
         overview(document["audits"])

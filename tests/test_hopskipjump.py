@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_boundary import attacked, linear
 
 from robassay.access import Decisions
-from robassay.attacks.boundary import Begun, Numbers, Questions
+from robassay.attacks.decisions import Begun, Numbers, Questions
 from robassay.attacks.hopskipjump import HopSkipJump, _Hops
 from robassay.errors import UsageError
 from robassay.rng import Stream
 from robassay.testing import check_attack
 from robassay.threat import Goal, Threat
-from test_boundary import attacked, linear
 
 RNG = Stream(("test", "hopskipjump"))
 
@@ -28,7 +28,7 @@ def test_it_reaches_the_distance_of_a_linear_boundary(norm):
     x_adv, _ = attacked(HopSkipJump(queries=4000), model, x, Goal(y), threat)
     assert (model(x_adv).argmax(1) != y).all()
     assert torch.equal(x, before)
-    assert (0 <= x_adv).all() and (x_adv <= 1).all()
+    assert (x_adv >= 0).all() and (x_adv <= 1).all()
     ratio = threat.size(x_adv, x) / exact
     assert ratio.min() >= 0.999
     assert ratio.mean() <= (1.03 if norm == "l2" else 1.1)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules policy classifier estimators access probe"),
+    ("contract", "rules policy classifier estimators access goals probe"),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences training adapters testing"),
     ("work", "cells plan store run given signals"),

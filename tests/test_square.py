@@ -118,18 +118,18 @@ def test_one_lucky_draw_does_not_stay_the_champion():
         access = Scores().open([Gamble()], 100)
         white[recheck] = random_search(access, x, goal, propose, 200, recheck, RNG).mean()
         assert access.spent.queries.tolist() == [200] * 100
-    assert white[0] < 0.1 and white[5] > 0.7
+    assert white[0] < 0.1 and white[5] > 0.45
 
 
 def test_on_a_random_net_rechecks_cost_no_strength(nets):
     model = Wrapped(Noisy(nets["relu"].module), 10, stochastic=True)
     kept = {}
-    for recheck in (0, 10):
+    for recheck in (0, 5):
         x_adv, access = attacked(Square(150, recheck=recheck), model, Threat("linf", 0.15), draws=5)
         assert access.spent.queries.tolist() == [150] * len(X)
         assert access.spent.draws.tolist() == [5 * 150] * len(X)
         kept[recheck] = accuracy(model, x_adv, 100)
-    assert kept[10] < kept[0] + 0.02 and kept[10] < accuracy(model, X, 100) - 0.1
+    assert kept[5] < kept[0] + 0.02 and kept[5] < accuracy(model, X, 100) - 0.1
 
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])

@@ -16,18 +16,23 @@ from torch import Tensor
 
 from robassay.access import Attack, GradientAccess
 from robassay.attacks.accept import Acceptance, Single
+from robassay.attacks.curve import Curve, guessed
+from robassay.attacks.turns import draws, moved
 from robassay.errors import UsageError
 from robassay.registry import part
-from robassay.rng import Stream, uniform
+from robassay.rng import Stream
 from robassay.threat import Goal, Loss, Threat, per_example
 
 CHECK_EVERY = 10
 """Steps between two removals of examples that got stuck; a removal waits for the device once."""
 BETAS = (0.9, 0.999)
 TINY = 1e-8
-SHARE = 0.1
+SHARE = 0.2
+"""No first step of a round is longer than this share of the best distance so far: 0.02 is not found in steps of 0.7."""
 DECAY = 0.9
-GUESS = 2.0
+"""Share of the step size that a round gives up from its first to its last step."""
+NARROW = 1.3
+"""Ratio of the smallest c that succeeded to the largest that failed below which c is known well enough."""
 PROGRESS = 0.9999
 """An objective above this share of the one before is stuck."""
 
@@ -42,11 +47,12 @@ class CW(Attack):
     Args:
         search: rounds of the search over c.
         steps: Adam steps per round.
-        lr: step size of Adam, in units of the box's curve.
-        c0: first weight of the classification loss.
+        lr: largest step of Adam, in units of the box's curve; smaller where the best distance so far is small.
+        c0: first weight of the classification loss; None guesses it per image from the first gradient.
         factor: by which c grows until the first success (and falls until the first failure); then the geometric mean
             of the largest that failed and the smallest that succeeded.
-        abort_early: end a round for an example whose objective stopped falling.
+        abort_early: end a round for an example whose objective stopped falling, and the search for one whose c is
+            known to a third.
         smoothing: margin of the curve beyond the box, as a share of the box.
         accept: what counts as success: Single() as published, KOfN(k, n) or MeanOfDraws(n).
     """
@@ -58,7 +64,7 @@ class CW(Attack):
     c0: float | None = None
     factor: float = 10.0
     abort_early: bool = True
-    smoothing: float = 1e-3
+    smoothing: float = 0.05
     accept: Acceptance = Single()
 
     def __post_init__(self) -> None:
@@ -70,7 +76,7 @@ class CW(Attack):
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
         if threat.norm != "l2":
             raise UsageError(f"cw minimises the L2 distance, the threat is {threat.norm}. Write Threat('l2').")
-        state = _Search(self, access, x.detach(), goal, _Curve(*threat.box, self.smoothing))
+        state = _Search(self, access, x.detach(), goal, Curve(*threat.box, self.smoothing))
         for i in range(self.search):
             if not state.round(rng.child("search", i)):
                 break
@@ -108,55 +114,9 @@ class ModCW(CW):
         return _Extra(self.copies, turn, 2 * math.pi * way, (far * (self.shift + 1)).floor())
 
 
-def draws(x: Tensor, count: int, rng: Stream) -> Tensor:
-    """``count`` triples of uniform numbers (B, count, 3) for each image of ``x``, independent of its batch mates."""
-    size = x[0].numel()
-    # Whole copies of the image: who an example is must show in what is hashed.
-    wide = x.flatten(1).repeat(1, -(-3 * count // size))
-    return uniform(wide, rng)[:, : 3 * count].reshape(len(x), count, 3)
-
-
-def moved(x: Tensor, turn: Tensor, way: Tensor, far: Tensor) -> Tensor:
-    """Images (B, C, H, W) turned by ``turn`` (radians) and then shifted by ``far`` pixels in the direction ``way``.
-
-    All (B,). Bilinear, black outside, differentiable.
-    """
-    height, width = x.shape[2:]
-    cos, sin = turn.cos(), turn.sin()
-    dx, dy = far * way.cos(), far * way.sin()
-    # From a place in the result to the place it is taken from, in units of half the image.
-    rows = [
-        torch.stack([cos, sin * height / width, -(cos * dx + sin * dy) * 2 / width], -1),
-        torch.stack([-sin * width / height, cos, -(cos * dy - sin * dx) * 2 / height], -1),
-    ]
-    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1).to(x.dtype), list(x.shape), align_corners=False)
-    return torch.nn.functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
 def hinge(goal: Goal) -> Loss:
     """Minus what the margin lacks to the goal's kappa: (…, B, C) → (…, B), never positive."""
     return lambda logits: (goal.margin(logits) - goal.kappa).clamp_max(0.0)
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """The box as image of a line: x = middle + half · tanh(w), half larger than the box's by the smoothing."""
-
-    low: float
-    high: float
-    smoothing: float
-
-    @property
-    def half(self) -> float:
-        return (0.5 + self.smoothing) * (self.high - self.low)
-
-    @property
-    def end(self) -> float:
-        """The w of the upper end of the box; minus it of the lower."""
-        return math.atanh(1 / (1 + 2 * self.smoothing))
-
-    def tanh(self, x: Tensor) -> Tensor:
-        return (x - (self.low + self.high) / 2) / self.half
 
 
 @dataclass(frozen=True)
@@ -227,7 +187,7 @@ class _Search:
     access: GradientAccess
     x: Tensor
     goal: Goal
-    curve: _Curve
+    curve: Curve
     best: Tensor = field(init=False)
     square: Tensor = field(init=False)
 
@@ -241,7 +201,10 @@ class _Search:
     def round(self, rng: Stream) -> bool:
         """Adam for every unfinished example at its c, then its next c. False when nobody is left."""
         coupled = self.access.coupled
-        rows = torch.arange(len(self.x), device=self.x.device) if coupled else (self.square > 0).nonzero().flatten()
+        finished = self.square == 0
+        if self.attack.abort_early:
+            finished |= self.high <= NARROW * self.low
+        rows = (~finished | coupled).nonzero().flatten()  # mates of a coupled classifier never leave
         if not len(rows):
             return False
         live = self._entered(rows)
@@ -260,11 +223,23 @@ class _Search:
     def _entered(self, rows: Tensor) -> _Live:
         x, infinite = self.x[rows], torch.full_like(self.c[rows], math.inf)
         start = self.curve.tanh(x)
-        zero = torch.zeros_like(x)
         return _Live(
-            rows, rows.cpu(), self.goal[rows], x, start, self.c[rows], self._rate(rows, start), start.atanh(), zero, zero.clone(),
-            self.best[rows], self.square[rows], torch.zeros_like(rows, dtype=torch.bool), infinite, infinite.clone(),
-        )  # fmt: skip
+            rows=rows,
+            counted=rows.cpu(),
+            goal=self.goal[rows],
+            x=x,
+            start=start,
+            c=self.c[rows],
+            rate=self._rate(rows, start),
+            w=start.atanh(),
+            m=torch.zeros_like(x),
+            v=torch.zeros_like(x),
+            best=self.best[rows],
+            square=self.square[rows],
+            hit=torch.zeros_like(rows, dtype=torch.bool),
+            least=infinite,
+            before=infinite.clone(),
+        )
 
     def _rate(self, rows: Tensor, start: Tensor) -> Tensor:
         """Adam's step: lr, but not so large that one step is longer than a share of the best distance so far."""
@@ -277,10 +252,9 @@ class _Search:
         at = (live.x + delta).clamp(self.curve.low, self.curve.high)
         found = self.access.direction(at, hinge(live.goal), rng, live.counted)
         square = delta.flatten(1).square().sum(1)
-        if k == 0 and self.guess:
+        if self.guess:
             self.guess = False
-            steep = found.gradient.flatten(1).square().sum(1)
-            live.c = torch.where(steep > 0, GUESS * -2 * found.value / steep.clamp_min(1e-30), 1.0).clamp(1e-10, 1e10)
+            live.c = guessed(found)
         gradient = 2 * delta - per_example(live.c, at) * found.gradient
         objective = square - live.c * found.value
         if extra is not None:
@@ -292,7 +266,9 @@ class _Search:
         live.m.lerp_(gradient, 1 - BETAS[0])
         live.v.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         bias = 1 - BETAS[0] ** (k + 1), math.sqrt(1 - BETAS[1] ** (k + 1))
-        rate = live.rate * ((1 - DECAY * k / self.attack.steps) / bias[0])
+        # Full steps until something is found: with too few of them no c would succeed.
+        fall = 1 - DECAY * k / self.attack.steps * live.square.isfinite()
+        rate = live.rate * fall / bias[0]
         live.w -= per_example(rate, live.w) * live.m / live.v.sqrt().div_(bias[1]).add_(TINY)
         live.w.clamp_(-self.curve.end, self.curve.end)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robassay.access import Attack, DecisionAccess
-from robassay.attacks.boundary import Begun, Numbers, Questions, begin, check_counts, kept, search_back
+from robassay.attacks.decisions import Begun, Numbers, Questions, begin, check_counts, kept, search_back, settle
 from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream
@@ -62,6 +62,7 @@ class HopSkipJump(Attack):
         while len(rows := hops.able()):
             hops.hop(rows, step, min(int(self.first * step**0.5), self.most))
             step += 1
+        settle(ask, hops.best, begun.found, threat)
         return kept(hops.best, x, threat)
 
 

@@ -38,13 +38,13 @@ class UniformSearch(Attack):
 
     Args:
         samples: images asked about per example.
-        recheck: on a random classifier every so-manieth question is about the best sample again, see
-            :func:`~robassay.attacks.square.random_search`; 0 for never.
+        recheck: on a random classifier a sample has to win twice, and every so-manieth question is about the best
+            again, see :func:`~robassay.attacks.square.random_search`; 0 for neither.
     """
 
     access = ScoreAccess
     samples: int = 100
-    recheck: int = 10
+    recheck: int = 5
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.recheck < 0 or self.recheck == 1:

@@ -26,7 +26,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After these iterations of 10 000 the share of changed pixels is halved (the paper's section 3.3)."""
 
 Propose = Callable[[int, Tensor, Tensor], Tensor]
-"""(query, rows (b,), their best images (b, C, H, W)) → images to ask about (b, C, H, W)."""
+"""(query, rows (b,), a copy of their best images (b, C, H, W), free to be used) → images to ask about (b, C, H, W)."""
 
 
 @part(source="Andriushchenko et al. 2020")
@@ -36,14 +36,14 @@ class Square(Attack):
     Args:
         queries: images asked about per example, the start included; the schedule of sizes is rescaled to it.
         share: share of the pixels that a first square covers, the paper's p.
-        recheck: on a random classifier every so-manieth query asks about the best image again, see
-            :func:`random_search`; 0 for never, as published.
+        recheck: on a random classifier an image has to win twice, and every so-manieth query asks about the best
+            again, see :func:`random_search`; 0 for neither, as published.
     """
 
     access = ScoreAccess
     queries: int = 5000
     share: float = 0.8
-    recheck: int = 10
+    recheck: int = 5
 
     def __post_init__(self) -> None:
         if self.queries < 1 or self.recheck < 0 or self.recheck == 1 or not 0 < self.share <= 1:
@@ -64,61 +64,53 @@ def random_search(
     """Per example the proposed image (B, C, H, W) with the largest mean margin.
 
     On a deterministic, uncoupled classifier an example leaves the batch at its first success. On any other the largest
-    of many noisy margins is a lucky one: every ``recheck``-th query, and the last, measures the best image again; the
-    lucky value is forgotten, later ones are averaged, and an image that does not stand up to the best one that was
-    measured again gives way to it.
+    of many noisy margins is a lucky one: unless ``recheck`` is 0, an image takes the lead only when a second question
+    about it, too, beats the leader, and every ``recheck``-th query is about the leader, whose margins are averaged.
     """
+    if recheck and (access.stochastic or access.coupled):
+        return _search_noisy(access, x, goal, propose, queries, recheck, rng)
     certain = not (access.stochastic or access.coupled)
     best, rows = x.clone(), torch.arange(len(x), device=x.device)
-    state = _Champions(x) if recheck and not certain else None
     top = torch.full((len(x),), -torch.inf, device=x.device)
     for k in range(queries):
         if not len(rows):
             break
-        again = state is not None and k > 0 and ((k + 1) % recheck == 0 or k + 1 == queries)
-        at = best[rows] if len(rows) < len(x) else best
-        asked = at if again else propose(k, rows, at)
-        logits = access.scores(asked, rng.child("query", k), rows if len(rows) < len(x) else None)
-        mine = goal[rows] if len(rows) < len(x) else goal
+        asked = propose(k, rows, best[rows])
+        mine = goal[rows]
+        logits = access.scores(asked, rng.child("query", k), rows)
         gap = mine.margin(logits).mean(0)
-        if state is not None and again:
-            best, top = state.measured(best, gap)
-            continue
-        better = gap > top[rows]
-        if certain:
-            reached = mine.reached(logits.argmax(-1)).all(0)
-            better |= reached
-        moved = better.nonzero().flatten()
+        reached = mine.reached(logits.argmax(-1)).all(0) & certain
+        moved = ((gap > top[rows]) | reached).nonzero().flatten()
         best[rows[moved]] = asked[moved]
         top[rows[moved]] = gap[moved]
-        if state is not None:
-            state.seen[moved] = 0
         if certain and reached.any():
             rows = rows[~reached]
     return best
 
 
-class _Champions:
-    """The best images that were measured again, and how often the present ones were."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.image = x.clone()
-        self.height = torch.full((len(x),), -torch.inf, device=x.device)
-        self.value = torch.zeros_like(self.height)
-        self.seen = torch.zeros_like(self.height)
-
-    def measured(self, best: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
-        """Note a fresh margin (B,) of ``best`` (B, C, H, W); the images to go on with, and what they are worth."""
-        self.value = torch.where(self.seen == 0, gap, (self.value * self.seen + gap) / (self.seen + 1))
-        self.seen += 1
-        same = (best == self.image).flatten(1).all(1)
-        stands = same | (self.value >= self.height)
-        self.height = torch.where(stands, self.value, self.height)
-        self.image = torch.where(per_example(stands, best), best, self.image)
-        # An image that comes back starts with the value it had, as one measurement.
-        self.value = self.height.clone()
-        self.seen = torch.where(stands, self.seen, 1.0)
-        return self.image.clone(), self.height.clone()
+def _search_noisy(
+    access: ScoreAccess, x: Tensor, goal: Goal, propose: Propose, queries: int, recheck: int, rng: Stream
+) -> Tensor:
+    """As :func:`random_search`, where every example stays and has its leader and perhaps a challenger."""
+    best, challenger = x.clone(), x.clone()
+    height = torch.full((len(x),), -torch.inf, device=x.device)
+    seen = torch.ones_like(height)
+    waiting = torch.zeros_like(height, dtype=torch.bool)
+    rows = torch.arange(len(x), device=x.device)
+    for k in range(queries):
+        again = (k + 1) % recheck == 0
+        asked = torch.where(per_example(waiting, x), challenger, best if again else propose(k, rows, best.clone()))
+        gap = goal.margin(access.scores(asked, rng.child("query", k))).mean(0)
+        # The first image has not been chosen for its margin: nothing lucky about it.
+        leads = (waiting & (gap > height)) if k else ~waiting
+        averaged = (height * seen + gap) / (seen + 1)
+        same = ~waiting & again & (k > 0)
+        seen = torch.where(leads, 1.0, seen + same)
+        height = torch.where(leads, gap, torch.where(same, averaged, height))
+        best = torch.where(per_example(leads, x), asked, best)
+        waiting = ~waiting & ~leads & (gap > height) & (not again)
+        challenger = asked
+    return best
 
 
 def side(query: int, queries: int, share: float, height: int, width: int, least: int = 1) -> int:
@@ -130,11 +122,11 @@ def side(query: int, queries: int, share: float, height: int, width: int, least:
 
 @dataclass
 class _Squares:
-    """Random numbers for all queries of all examples: places in [0,1), and signs.
+    """Random numbers for all queries of all examples: places in [0,1), signs and turns.
 
     Attributes:
-        places: (B, queries, 2 or 4) float32; signs: (B, queries, C) of −1 and 1.
-        turns: (B, queries) bool; start: (B, n, C + 1) bits.
+        places: (B, queries, 4) float32, two corners.
+        bits, start: int8 0 or 1, (B, queries, C + 1) and (B, n, C + 1): a sign per channel, then a turn.
     """
 
     x: Tensor
@@ -181,24 +173,18 @@ class _Squares:
 class _Flat(_Squares):
     """L∞: every pixel at one of its two ends, a square of one sign per channel; vertical stripes to begin with."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.low = (self.x - self.eps).clamp(*self.threat.box)
-        self.high = (self.x + self.eps).clamp(*self.threat.box)
-
     def first(self) -> int:
         return self.x.shape[3]
 
     def propose(self, k: int, rows: Tensor, best: Tensor) -> Tensor:
         if k == 0:
-            stripes = self.start[rows, :, :-1].transpose(1, 2).unsqueeze(2) > 0
-            return torch.where(stripes, self.high[rows], self.low[rows])
+            stripes = self.start[rows, :, :-1].transpose(1, 2).unsqueeze(2).to(best.dtype) * 2 - 1
+            return (self.x[rows] + self.eps * stripes).clamp(*self.threat.box)
         size = side(k - 1, self.attack.queries, self.attack.share, *self.grid)
         at = self.window(k, rows, size)
-        there = (rows[:, None, None, None], *at[1:])
-        asked = best.clone()
-        asked[at] = torch.where(self.signs(k, rows) > 0, self.high[there], self.low[there])
-        return asked
+        there = self.x[(rows[:, None, None, None], *at[1:])]
+        best[at] = (there + self.eps * self.signs(k, rows)).clamp_(*self.threat.box)
+        return best
 
 
 class _Pyramids(_Squares):
