@@ -130,7 +130,7 @@ def test_an_attack_that_breaks_the_threat_fails_its_cell(tmp_path):
     file.write_text(
         "import robassay as ra\n"
         "@ra.part\n"
-        "class TooFar(ra.Attack):\n"
+        "class BreaksOut(ra.Attack):\n"
         "    access = ra.GradientAccess\n"
         "    by: float = 2.0\n"
         "    def __call__(self, access, x, goal, threat, rng):\n"
@@ -138,6 +138,6 @@ def test_an_attack_that_breaks_the_threat_fails_its_cell(tmp_path):
     )
     from robassay.registry import load_name
 
-    cell = Craft((MODEL,), ON, load_name(file, "TooFar")(), Threat("linf", 0.1))
+    cell = Craft((MODEL,), ON, load_name(file, "BreaksOut")(), Threat("linf", 0.1))
     outcome = carry_out([cell], Store(tmp_path / "s"), 0, quiet=True)
     assert "a larger change than Threat(norm='linf', eps=0.1" in outcome.failed[cell.key]

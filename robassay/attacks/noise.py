@@ -21,7 +21,7 @@ from robassay.rng import Stream, normal
 from robassay.threat import Goal, Threat, euclidean, per_example
 
 
-@part
+@part(source="Athalye et al. 2018 (random sampling as a check on gradient attacks)")
 class Uniform(Attack):
     """One sample, uniform in the L∞ or L2 ball and then cut to the box."""
 
@@ -32,7 +32,7 @@ class Uniform(Attack):
         return random_start(x, threat, rng)
 
 
-@part
+@part(source="Athalye et al. 2018 (random sampling as a check on gradient attacks)")
 class UniformSearch(Attack):
     """The sample with the largest margin among many that are uniform in the ball.
 
