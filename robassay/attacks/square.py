@@ -6,6 +6,7 @@ keyed by the stream and by the image's pixels: batch mates change nothing, and a
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def side(query: int, queries: int, share: float, height: int, width: int, least:
 
 
 @dataclass
-class _Squares:
+class _Squares(abc.ABC):
     """Random numbers for all queries of all examples: places in [0,1), signs and turns.
 
     Attributes:
@@ -152,9 +153,9 @@ class _Squares:
         self.start = together(start, first, c + 1)
         self.channels = torch.arange(c, device=x.device).reshape(1, c, 1, 1)
 
+    @abc.abstractmethod
     def first(self) -> int:
         """How many random signs per channel the start needs."""
-        raise NotImplementedError
 
     def window(self, k: int, rows: Tensor, size: int, which: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Indices of a square of ``size`` per row into images (b, C, H, W)."""
