@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,9 +121,9 @@ def audit(
     in_process = isinstance(model, nn.Module) or isinstance(data, tuple)
     with tempfile.TemporaryDirectory(prefix="robassay-") as temporary:
         place = Store(store or Path(temporary) / "store")
-        item = plan_audit(cell, on, threat_of(linf, l2), budget, draws, delta, place, quiet, "audit")
+        forget()  # a module in memory may have changed in ways that its name does not show
+        item = plan_audit(cell, on, threat_of(linf, l2), budget, draws, delta, place, "audit")
         study = Study("audit", "Audit", (item,), scale="audit")
-        forget()
         outcome = carry_out(study.needs(), place, 0 if in_process else workers, quiet=quiet)
         if outcome.failed:
             raise RobassayError(next(iter(outcome.failed.values())))
@@ -156,7 +155,6 @@ def plan_audit(
     draws: int,
     delta: float,
     store: Store,
-    quiet: bool,
     name: str,
     command: str = "",
 ) -> Audit:
@@ -243,8 +241,3 @@ def describe_network(model: Model) -> str:
     if isinstance(model, Given):
         return f"{Path(model.file).name}:{model.build}"
     return "module in memory" if isinstance(model, Held) else type(model).__name__
-
-
-def worst_seed(results: Sequence[Result]) -> Result:
-    """Of several training seeds the one with the largest gap: the size of an artefact varies by seed."""
-    return max(results, key=lambda r: r["gap"]["value"])

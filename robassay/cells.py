@@ -10,7 +10,6 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
@@ -436,6 +435,3 @@ def with_needs(cells: list[Cell]) -> list[Cell]:
     for one in cells:
         visit(one)
     return list(ordered.values())
-
-
-Progress = Callable[[int, int], None]

@@ -104,7 +104,7 @@ def audit(
     from robassay.study import Study
 
     failing = _verdicts(fail_on)
-    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, store, quiet)
+    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, store)
     name = "audit-" + items[0].claimed[0].key[:8]
     study = Study(name, f"Audit of {target}", items, scale="audit", command=_command_line())
     document = _run(study, store, workers, quiet)
@@ -139,7 +139,6 @@ def _audit_items(
     budget: str,
     delta: float,
     store: Path,
-    quiet: bool,
 ) -> tuple[Any, ...]:
     from robassay.auditing import plan_audit, threat_of
     from robassay.cells import Examples
@@ -162,7 +161,7 @@ def _audit_items(
     for path in weights or [None]:  # type: ignore[list-item]
         model = given(file, build, None if path is None else str(path), on)
         name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
-        items.append(plan_audit(model, on, threat, budget, draws, delta, place, quiet, name, _command_line()))  # type: ignore[arg-type]
+        items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line()))  # type: ignore[arg-type]
     return tuple(items)
 
 

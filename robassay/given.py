@@ -111,15 +111,27 @@ class Held(Model):
 
 
 def held(module: nn.Module, on: Examples) -> Held:
-    """The cell of a network in memory, identified by its weights, its printed form and its class's source."""
+    """The cell of a network in memory, identified by its weights, settings, printed form and the source of its parts."""
     digest = hashlib.sha256(repr(module).encode())
-    try:
-        digest.update(inspect.getsource(type(module)).encode())
-    except (OSError, TypeError):
-        digest.update(type(module).__qualname__.encode())
+    for name, child in module.named_modules():
+        digest.update(f"{name}\x1f{_settings(child)}\x1f{_source(type(child))}\x1e".encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return Held(digest.hexdigest()[:16], _few(on), module)
+
+
+def _settings(module: nn.Module) -> list[tuple[str, str]]:
+    """Plain attributes of one module: a scale or a noise level is in neither the state dict nor the printed form."""
+    kept = (bool, int, float, str, tuple, list, type(None))
+    own = {n: v for n, v in vars(module).items() if isinstance(v, kept) and n != "training"}
+    return sorted((n, repr(v)) for n, v in own.items())
+
+
+def _source(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @dataclass(frozen=True)

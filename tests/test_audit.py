@@ -147,6 +147,21 @@ def test_a_module_and_images_in_memory(user):
     assert torch.equal(x, before) and all(p.grad is None for p in module.parameters())
 
 
+def test_modules_that_differ_only_in_an_attribute_are_different(user, tmp_path):
+    """A plain number is neither in the state dict nor in the printed form; one store must keep the two apart."""
+    from robassay.given import load_weights
+    from robassay.registry import load_name
+
+    images = find("digits").split("test")
+    data = (pixels(images.x[:40]), images.y[:40])
+    results = {}
+    for build in ("plain", "masked", "random"):
+        module = load_weights(load_name(user / "mine.py", build)(), user / "w.safetensors")
+        results[build] = robassay.audit(module, data, linf=0.2, examples=40, draws=4, store=tmp_path / "s", quiet=True)
+    assert results["masked"]["claimed"]["value"] > results["plain"]["claimed"]["value"] + 0.3
+    assert [results[b]["stochastic"] for b in results] == [False, False, True]
+
+
 def test_several_training_seeds_at_once(user, tmp_path):
     """Two audits in a process of its own (about 6 s)."""
     words = ("--weights", str(user / "w.safetensors"), "--weights", str(user / "w.pt"))
