@@ -111,7 +111,7 @@ class Held(Model):
 
 
 def held(module: nn.Module, on: Examples) -> Held:
-    """The cell of a network in memory, identified by its weights, settings, printed form and the source of its parts."""
+    """The cell of a network in memory, identified by its weights, settings, printed form and its classes' source."""
     digest = hashlib.sha256(repr(module).encode())
     for name, child in module.named_modules():
         digest.update(f"{name}\x1f{_settings(child)}\x1f{_source(type(child))}\x1e".encode())
