@@ -129,7 +129,11 @@ def test_kill_9_in_the_middle_of_a_run_changes_no_bit(tmp_path):
 def test_ctrl_c_stops_cleanly_and_keeps_what_is_done(tmp_path):
     """A run with a worker process is interrupted (about 8 s)."""
     store = tmp_path / "s"
-    line = [sys.executable, "-m", "robassay.cli", "run", STUDY, "--workers", "1", "--store", str(store)]
+    # As from a terminal: tests started in the background inherit an ignored SIGINT, which Python would keep.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from robassay.cli import main; main()"
+    )
+    line = [sys.executable, "-c", code, "run", STUDY, "--workers", "1", "--store", str(store)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and not list(store.glob("scratch/*/checkpoint.pt")):
