@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal, final
 
 import torch
@@ -60,12 +60,21 @@ class Classifier(nn.Module, abc.ABC):
             raise CannotQuiet(f"{type(self).__name__} does not say what it is without its noise.")
         return self.draw(h)
 
-    def regularizer(self) -> Tensor | None:
-        """A scalar that training adds to the loss of every batch; None for none."""
+    def regularizer(self, images: int) -> Tensor | None:
+        """A scalar that training on so many ``images`` adds to the loss of every batch; None for none."""
         return None
 
-    def after_step(self) -> None:
-        """What training does to the weights after every optimiser step, such as a projection."""
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """Parameters that a recipe's weight decay leaves alone, such as the scale of a noise."""
+        return ()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """What training does before an epoch, counted from 0, such as raising a slope. Kept in buffers if it matters
+        afterwards: a checkpoint holds nothing else."""
+
+    def after_step(self, rate: float) -> None:
+        """What training does to the weights after every optimiser step of learning rate ``rate``, such as a
+        projection."""
 
     def forward(self, x: Tensor) -> Tensor:
         """One pass, images (B, C, H, W) → logits (B, classes)."""

@@ -120,13 +120,14 @@ def train(
     for epoch in range(len(state["loss"]), recipe.epochs):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch)
+        model.begin_epoch(epoch)
         order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
         total = 0.0
 
         # One step per batch.
         for i, rows in enumerate(order.split(recipe.batch)):
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
-            loss = _loss(model, x, y, recipe.adversary, rng.child("step", epoch, i))
+            loss = _loss(model, x, y, recipe.adversary, rng.child("step", epoch, i), len(images.y))
             value = loss.item()
             if not math.isfinite(value):
                 raise RobassayError(
@@ -136,7 +137,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            model.after_step()
+            model.after_step(recipe.rate(epoch))
             total += value * len(rows)
             progress(epoch * steps + i + 1, recipe.epochs * steps)
 
@@ -180,15 +181,20 @@ def _check(images: Images, val: Images, classes: int) -> None:
 
 
 def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
-    weights, decay = list(model.parameters()), recipe.weight_decay
+    free = {id(p) for p in model.undecayed()}
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) not in free], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if id(p) in free], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=recipe.lr, weight_decay=decay)
-    return torch.optim.SGD(
-        weights, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay
-    )
+        return torch.optim.Adam(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
-def _loss(model: Classifier, x: Tensor, y: Tensor, adversary: AdversarialTraining | None, rng: Stream) -> Tensor:
+def _loss(
+    model: Classifier, x: Tensor, y: Tensor, adversary: AdversarialTraining | None, rng: Stream, images: int
+) -> Tensor:
     """Cross-entropy on the batch, clean and adversarial in the adversary's shares, plus the regulariser."""
     clean = 1.0 if adversary is None else adversary.clean
     attacked = x if adversary is None or clean == 1 else adversary.images(model, x, y, rng.child("attack"))
@@ -199,7 +205,7 @@ def _loss(model: Classifier, x: Tensor, y: Tensor, adversary: AdversarialTrainin
             loss = loss + clean * F.cross_entropy(model(x), y)
         if clean < 1:
             loss = loss + (1 - clean) * F.cross_entropy(model(attacked), y)
-        extra = model.regularizer()
+        extra = model.regularizer(images)
     return loss if extra is None else loss + extra
 
 

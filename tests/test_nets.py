@@ -342,17 +342,17 @@ def test_entropy_and_regularizer_are_the_papers(covariance: Any) -> None:
     expected = (
         -0.1 * (0.5 * torch.logdet(2 * math.pi * math.e * sigma)) - 0.7 * (w @ sigma @ w.T).diagonal().log().sum()
     )
-    assert torch.allclose(model.regularizer(), expected)  # type: ignore[arg-type]
+    assert torch.allclose(model.regularizer(60_000), expected)  # type: ignore[arg-type]
     model.net = replace(net, entropy=0.0)
-    assert torch.allclose(model.regularizer(), -0.7 * model.alignment())  # type: ignore[arg-type]
+    assert torch.allclose(model.regularizer(60_000), -0.7 * model.alignment())  # type: ignore[arg-type]
     model.net = replace(net, entropy=0.0, wca=0.0)
-    assert model.regularizer() is None
+    assert model.regularizer(60_000) is None
 
 
 def test_rows_of_the_head_have_unit_length_after_a_step() -> None:
     model = head(A2SNN(), 10)
     before = model.head.weight.detach().clone()
-    model.after_step()
+    model.after_step(0.1)
     assert torch.allclose(model.head.weight.norm(dim=1), torch.ones(10))
     assert torch.cosine_similarity(model.head.weight, before).min() > 0.9999
 

@@ -110,7 +110,7 @@ class NoiseHead(Classifier):
         """Σ_i ln(w_iᵀ Σ w_i): the sum over classes of the log-variances of the logits."""
         return (self.head.weight @ self.factor).square().sum(1).log().sum()
 
-    def regularizer(self) -> Tensor | None:
+    def regularizer(self, images: int) -> Tensor | None:
         # A weight of 0 leaves its term out: 0 · ln 0 would be NaN.
         terms = []
         if self.net.entropy:
@@ -120,6 +120,6 @@ class NoiseHead(Classifier):
         return torch.stack(terms).sum() if terms else None
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, rate: float) -> None:
         """Every row of W back to unit length, or the alignment term would grow with W."""
         self.head.weight.copy_(F.normalize(self.head.weight, dim=1))
