@@ -6,19 +6,25 @@ Knowledge is enforced by type: an attack that only sees decisions is handed an o
 from __future__ import annotations
 
 import abc
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from robassay.classifier import Classifier
-from robassay.errors import UsageError
+from robassay.classifier import Classifier, like_probabilities
+from robassay.errors import AttackWarning, UsageError
 from robassay.estimators import Backprop, Cost, Directed, Estimator
 from robassay.policy import Once, Policy
 from robassay.registry import part
 from robassay.rng import Stream
-from robassay.threat import Goal, Loss, Threat
+from robassay.threat import Goal, Loss, Threat, per_example
+
+PROBABILITIES = (
+    "the model returns probabilities (each row is non-negative and adds up to 1), not logits: where it is sure, their "
+    "gradient vanishes and every loss but 'margin' is another one. Return what goes into the softmax instead."
+)
 
 
 @final
@@ -36,10 +42,11 @@ class Spent:
 
     def add(self, rows: Tensor | None, draws: int, gradients: int, queries: int = 1) -> None:
         """Count one question about ``rows`` (None: every example)."""
-        where = slice(None) if rows is None else rows.cpu()
-        self.queries[where] += queries
-        self.draws[where] += draws
-        self.gradients[where] += gradients
+        for counts, more in ((self.queries, queries), (self.draws, draws), (self.gradients, gradients)):
+            if rows is None:
+                counts.add_(more)
+            else:  # not counts[rows] += more, which counts a row that is asked about twice only once
+                counts.index_add_(0, rows.cpu(), torch.full((len(rows),), more))
 
 
 class Opened:
@@ -53,6 +60,14 @@ class Opened:
         self.classes = self.models[0].classes
         self.stochastic = any(m.stochastic for m in self.models)
         self.coupled = any(m.coupled for m in self.models)
+        self._looked = False
+
+    def look(self, logits: Tensor) -> None:
+        """Warn, once, when the first ``logits`` (…, B, C) seen look like probabilities."""
+        if not self._looked:
+            self._looked = True
+            if like_probabilities(logits):
+                warnings.warn(PROBABILITIES, AttackWarning, stacklevel=4)
 
 
 @final
@@ -62,6 +77,8 @@ class GradientAccess(Opened):
     def __init__(self, models: Sequence[Classifier], examples: int, estimator: Estimator) -> None:
         super().__init__(models, examples)
         self.estimator = estimator
+        self.broken = torch.zeros(examples, dtype=torch.int64)
+        """Steps per example (B,) whose gradient was not finite; on the models' device."""
 
     def direction(self, x: Tensor, loss: Loss, rng: Stream, rows: Tensor | None = None) -> Directed:
         """The estimator's answer at ``x`` (b, C, H, W), which are the examples ``rows`` (b,) of the batch.
@@ -75,14 +92,23 @@ class GradientAccess(Opened):
         ]
         for one in found:
             self.spent.add(rows, one.cost.draws, one.cost.gradients)
+        self.look(found[0].logits)
         if len(found) == 1:
-            return found[0]
-        return Directed(
+            return self._finite(found[0], rows)
+        joined = Directed(
             torch.stack([f.value for f in found]).sum(0),
             torch.stack([f.gradient for f in found]).sum(0),
             torch.cat([f.logits for f in found]),
             Cost(sum(f.cost.draws for f in found), sum(f.cost.gradients for f in found)),
         )
+        return self._finite(joined, rows)
+
+    def _finite(self, found: Directed, rows: Tensor | None) -> Directed:
+        """A gradient with a NaN or an infinity points nowhere: that of its example becomes zero, and is counted."""
+        bad = ~found.gradient.flatten(1).sum(1).isfinite()
+        self.broken = self.broken.to(bad.device)
+        self.broken[slice(None) if rows is None else rows] += bad
+        return found._replace(gradient=found.gradient.masked_fill(per_example(bad, found.gradient), 0.0))
 
     @torch.no_grad()
     def logits(self, x: Tensor, rng: Stream, draws: int = 1, rows: Tensor | None = None) -> Tensor:
@@ -92,6 +118,7 @@ class GradientAccess(Opened):
             drawn = torch.cat(list(model.passes(model.prefix(x), draws, rng.child("model", i))))
             self.spent.add(rows, len(drawn), 0)
             answers.append(drawn)
+        self.look(answers[0])
         return torch.cat(answers)
 
 
@@ -111,6 +138,7 @@ class ScoreAccess(Opened):
             drawn = torch.cat(list(model.passes(model.prefix(x), self.policy.draws, rng.child("model", i))))
             self.spent.add(rows, len(drawn), 0)
             answers.append(drawn)
+        self.look(answers[0])
         return torch.cat(answers)
 
 

@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import hashlib
 import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
@@ -18,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robassay.access import Access, Attack, White, check_match
+from robassay.access import Access, Attack, GradientAccess, White, check_match
 from robassay.classifier import Classifier, Mixture, Net, Quiet
 from robassay.data import Images, pixels
-from robassay.errors import RobassayError, UsageError
+from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
 from robassay.registry import USER_PREFIX, part, source_digest
@@ -328,6 +329,8 @@ class Craft(Cell):
             goal = self.aim.goal(labels, models[0].classes, opened, x, rng.child("aim"))
             x_adv = self.attack(opened, x, goal, self.threat, rng.child("attack")).detach()
             self._check(x_adv, x)
+            if isinstance(opened, GradientAccess):
+                _tell_of_broken(opened)
             made.append(x_adv.cpu())
             for name, counts in spent.items():
                 counts.append(getattr(opened.spent, name) if opened else torch.zeros(len(x), dtype=torch.int64))
@@ -343,6 +346,18 @@ class Craft(Cell):
             nan = x_adv.isnan().flatten(1).any(1).sum().item()
             what = f"NaN pixels in {nan}" if nan else f"a larger change than {self.threat} in {broken}"
             raise RobassayError(f"{self.attack} returned {what} of {len(x)} images.")
+
+
+def _tell_of_broken(opened: GradientAccess) -> None:
+    """Warn of images whose gradient was not a number: where it was not, the attack stood still."""
+    broken, steps = int((opened.broken > 0).sum()), int(opened.broken.sum())
+    if broken:
+        warnings.warn(
+            f"the gradient was NaN or infinite for {broken} of {len(opened.broken)} images, in {steps} steps; there "
+            "they did not move. Look for a square root of 0, a log of 0 or an overflow in the forward.",
+            AttackWarning,
+            stacklevel=2,
+        )
 
 
 @cell

@@ -60,6 +60,11 @@ class Classifier(nn.Module, abc.ABC):
             raise CannotQuiet(f"{type(self).__name__} does not say what it is without its noise.")
         return self.draw(h)
 
+    def gaussian(self, h: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Where the logits of features (B, …) are Gaussian: their mean (B, classes) and a factor F (classes, D) of the
+        covariance F Fᵀ, the same for all images. None unless overridden."""
+        return None
+
     def regularizer(self, images: int) -> Tensor | None:
         """A scalar that training on so many ``images`` adds to the loss of every batch; None for none."""
         return None
@@ -134,6 +139,11 @@ def check_finite(logits: Tensor) -> None:
             f"the model returned NaN logits for {bad} of {logits.shape[-2]} images. A NaN decides nothing, so no rate "
             "can be given. Look for a division by zero, a log of 0 or an overflow in the model's forward."
         )
+
+
+def like_probabilities(logits: Tensor) -> bool:
+    """Whether every row of ``logits`` (…, B, C) is non-negative and adds up to 1."""
+    return bool((logits >= 0).all() and (logits.sum(-1) - 1).abs().max() < 1e-3)
 
 
 @final

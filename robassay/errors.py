@@ -11,6 +11,10 @@ class UsageError(RobassayError):
     """What was asked for cannot be done as written; the command line exits with 2."""
 
 
+class AttackWarning(UserWarning):
+    """An attack goes on, but what it finds may be worth less than it looks."""
+
+
 class Interrupted(RobassayError):
     """The user pressed Ctrl-C; the command line exits with 130."""
 

@@ -18,7 +18,7 @@ from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream
 from robassay.rules import BackwardRule, StraightThrough, acting
-from robassay.threat import Loss, per_example
+from robassay.threat import GoalLoss, Loss, per_example
 
 
 class Cost(NamedTuple):
@@ -151,6 +151,38 @@ class Ruled(Estimator):
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         with acting(self.rule):
             return self.inner(model, x, loss, rng)
+
+
+@part(source="Eustratiadis et al. 2021, eq. 1 (logits are Gaussian given the features)")
+class ClosedForm(Estimator):
+    """Margin over its standard deviation where the logits are Gaussian: exact, and one pass whatever the noise.
+
+    Only for classifiers that give :meth:`~robassay.classifier.Classifier.gaussian`, and for the loss "margin".
+
+    Args:
+        draws: draws at the images, without a graph, by which an attack judges its steps.
+    """
+
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise UsageError(f"draws={self.draws}: steps are judged by one draw at least. Write ClosedForm(draws=20).")
+
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        if not (isinstance(loss, GoalLoss) and loss.name == "margin"):
+            raise UsageError("ClosedForm differentiates the margin: write loss='margin', as in PGD(loss='margin').")
+        with torch.enable_grad():
+            image = x.detach().requires_grad_()
+            features = model.prefix(image)
+            found = model.gaussian(features)
+            if found is None:
+                raise UsageError(f"The logits of {type(model).__name__} have no closed form. Use Backprop(draws=20).")
+            value = loss.goal.deviations(*found)
+            gradient = _gradient(value.sum(), image)
+        with torch.no_grad():
+            logits = torch.cat(list(model.passes(features.detach(), self.draws, rng)))
+        return Directed(value.detach(), gradient, logits, Cost(len(logits), 1))
 
 
 class Transform(abc.ABC):

@@ -11,7 +11,7 @@ from torch import Tensor
 from robassay.access import GradientAccess, Opened
 from robassay.errors import UsageError
 from robassay.registry import part
-from robassay.rng import Stream
+from robassay.rng import Stream, uniform
 from robassay.threat import Goal
 
 
@@ -35,11 +35,43 @@ class Untargeted(Aim):
 
 @part
 class RandomTarget(Aim):
-    """A class other than the true one, drawn uniformly per image."""
+    """A class other than the true one, drawn uniformly per image; an image's does not depend on its batch mates."""
+
+    version: ClassVar[int] = 2
 
     def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
-        shift = torch.randint(1, classes, labels.shape, generator=rng.generator()).to(labels.device)
+        shift = 1 + (uniform(x, rng).flatten(1)[:, 0] * (classes - 1)).long().clamp_max(classes - 2)
         return Goal((labels + shift) % classes, targeted=True)
+
+
+@part
+class GivenTarget(Aim):
+    """One class for all images.
+
+    Args:
+        target: the wanted class.
+        instead: the wanted class of images that are of class ``target``; None refuses such images.
+    """
+
+    target: int
+    instead: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.instead == self.target:
+            raise UsageError(f"instead={self.instead} is the target itself. Write another class, or None.")
+
+    def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
+        wanted = [c for c in (self.target, self.instead) if c is not None]
+        if not 0 <= min(wanted) <= max(wanted) < classes:
+            raise UsageError(f"{self} asks for a class that is not there: the model has classes 0 to {classes - 1}.")
+        same = labels == self.target
+        if self.instead is None and same.any():
+            raise UsageError(
+                f"{int(same.sum())} of {len(labels)} images are of class {self.target}, which is the target: they "
+                f"would count as won unattacked. Leave them out, or write GivenTarget({self.target}, instead=…)."
+            )
+        targets = torch.full_like(labels, self.target)
+        return Goal(torch.where(same, self.instead or 0, targets), targeted=True)
 
 
 @part(source="Kurakin et al. 2017")

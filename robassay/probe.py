@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robassay.classifier import check_finite, logits_of
+from robassay.classifier import check_finite, like_probabilities, logits_of
 from robassay.errors import UsageError
 from robassay.rng import Stream
 
@@ -53,14 +53,13 @@ def probe(module: nn.Module, x: Tensor) -> Findings:
     draws = torch.stack([_logits(module, x, rng.child(i)) for i in range(DRAWS)])
     same = torch.equal(draws[0], _logits(module, x, rng.child(0)))
     stochastic = not same or not bool((draws == draws[0]).all())
-    probabilities = bool((draws >= 0).all() and (draws.sum(-1) - 1).abs().max() < 1e-3)
     return Findings(
         classes=logits.shape[1],
         stochastic=stochastic,
         reproducible=same,
         coupled=_coupled(module, x, draws, stochastic, rng),
         differentiable=_differentiable(module, x, rng),
-        probabilities=probabilities,
+        probabilities=like_probabilities(draws),
     )
 
 

@@ -125,6 +125,14 @@ class Goal:
     targeted: bool = False
     kappa: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.labels.dim() != 1 or self.labels.dtype != torch.int64:
+            kind = str(self.labels.dtype).replace("torch.", "")
+            raise UsageError(
+                f"labels are {kind} of shape {tuple(self.labels.shape)}; a goal needs one class per image, int64 (B,). "
+                "Write y.flatten().long(), or one_hot.argmax(1)."
+            )
+
     def __getitem__(self, rows: Tensor) -> Goal:
         """The goal of some rows of the batch."""
         return Goal(self.labels[rows], self.targeted, self.kappa)
@@ -136,25 +144,22 @@ class Goal:
 
     def reached(self, decisions: Tensor) -> Tensor:
         """bool, same shape as ``decisions`` (…, B). A rejected input never reaches a goal."""
+        self.check(decisions.shape[-1])
         if self.targeted:
             return decisions == self.labels
         return (decisions != self.labels) & (decisions != REJECT)
 
-    def loss(self, name: LossName) -> Loss:
+    def won(self, logits: Tensor) -> Tensor:
+        """Whether each draw's arg-max reaches the goal: logits (…, B, C) → bool (…, B). NaN logits never do."""
+        return self.reached(logits.argmax(-1)) & (self.margin(logits) >= 0)
+
+    def loss(self, name: LossName) -> GoalLoss:
         """The loss called ``name``.
 
         Raises:
             UsageError: unknown name.
         """
-        known: dict[str, Loss] = {
-            "ce": self.cross_entropy,
-            "scaled_ce": self.scaled_cross_entropy,
-            "margin": self.margin,
-            "dlr": self.dlr,
-        }
-        if name not in known:
-            raise UsageError(f"loss={name!r} is not known. Write one of {', '.join(known)}.")
-        return known[name]
+        return GoalLoss(self, name)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Log-probability of the label, signed: maximising it approaches the goal. (…, B, C) → (…, B)."""
@@ -193,10 +198,72 @@ class Goal:
         span = ordered[..., 0] - third
         return self.margin(logits) / torch.where(span > TINY, span, 1.0)
 
+    def deviations(self, mean: Tensor, factor: Tensor) -> Tensor:
+        """Margin in units of its own standard deviation where logits are Gaussian, (B,).
+
+        For each class j other than the label y, r_j = (μ_j − μ_y) / sd(z_j − z_y); the largest of them (untargeted:
+        Φ(max r_j) is the chance that the likeliest rival beats the label, a lower bound on the probability of error),
+        or minus it (targeted).
+
+        Args:
+            mean: μ (B, C).
+            factor: F (C, D) of the covariance F Fᵀ that all images share.
+        """
+        gap = mean - self._of_label(mean)[:, None]
+        covariance = factor.double() @ factor.double().T  # double: variances of similar rows cancel
+        own = covariance.diagonal()
+        variance = own + own[self.labels, None] - 2 * covariance[self.labels]  # (B, C); 0 for the label itself
+        ratio = gap / variance.clamp_min(TINY**2).sqrt().to(gap.dtype)
+        return -self.sign * self._best_other(ratio)
+
+    def check(self, images: int) -> None:
+        """Refuse a batch of another size: a single label would silently be broadcast over it.
+
+        Raises:
+            UsageError: not as many labels as ``images``.
+        """
+        if images != len(self.labels):
+            raise UsageError(
+                f"the goal has {len(self.labels)} labels, the batch has {images} images. Give one label per image, and "
+                "take rows of both with the same index: x[rows], goal[rows]."
+            )
+
     def _of_label(self, values: Tensor) -> Tensor:
+        self.check(values.shape[-2])
         index = self.labels.expand(values.shape[:-1]).unsqueeze(-1)
         return values.gather(-1, index).squeeze(-1)
 
     def _best_other(self, logits: Tensor) -> Tensor:
         index = self.labels.expand(logits.shape[:-1]).unsqueeze(-1)
         return logits.scatter(-1, index, float("-inf")).amax(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class GoalLoss:
+    """One of a goal's losses: logits (…, B, C) → (…, B).
+
+    Args:
+        goal: whose loss it is.
+        name: "ce", "scaled_ce", "margin" or "dlr".
+
+    Raises:
+        UsageError: unknown name.
+    """
+
+    goal: Goal
+    name: LossName
+
+    def __post_init__(self) -> None:
+        if self.name not in _LOSSES:
+            raise UsageError(f"loss={self.name!r} is not known. Write one of {', '.join(_LOSSES)}.")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return _LOSSES[self.name](self.goal, logits)
+
+
+_LOSSES: dict[str, Callable[[Goal, Tensor], Tensor]] = {
+    "ce": Goal.cross_entropy,
+    "scaled_ce": Goal.scaled_cross_entropy,
+    "margin": Goal.margin,
+    "dlr": Goal.dlr,
+}

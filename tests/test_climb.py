@@ -100,7 +100,7 @@ def test_a_coupled_example_is_not_frozen_at_its_first_success():
 
 def test_restarts_never_lose_and_sometimes_win():
     model, x = ExamNet(), exam_images(40)
-    goal, threat = Goal(model.quiet(x).argmax(1)), Threat("linf", 0.03)
+    goal, threat = Goal(model.quiet(x).argmax(1)), Threat("linf", 0.1)
     margins = [
         goal.margin(model(attack(PGD(steps=3, loss="margin", restarts=r), model, x, goal, threat)[0]))
         for r in (1, 2, 6)

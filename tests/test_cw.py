@@ -189,7 +189,7 @@ def test_a_constant_added_to_all_logits_changes_nothing():
 def test_where_nothing_is_found_the_clean_image_comes_back_exactly(net):
     class Constant(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.tensor([1.0, 0.0]).expand(len(x), 2)
+            return torch.tensor([2.0, 0.0]).expand(len(x), 2)
 
     x = X[:5].clone()
     x_adv, _ = attacked(CW(search=3, steps=20), wrapped(Constant()), x, Goal(torch.zeros(5, dtype=torch.int64)))

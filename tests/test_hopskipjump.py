@@ -7,6 +7,7 @@ import torch
 from test_boundary import attacked, linear
 
 from robassay.access import Decisions
+from robassay.attacks.accept import Single
 from robassay.attacks.decisions import Begun, Numbers, Questions
 from robassay.attacks.hopskipjump import HopSkipJump, _Hops
 from robassay.errors import UsageError
@@ -40,7 +41,7 @@ def test_the_estimated_normal_is_the_models():
     w = model.layers[1].weight[1] - model.layers[1].weight[0]
     toward = torch.where(y == 0, 1.0, -1.0)[:, None] * w / w.norm()
     now = x + ((1 + 1e-5) * exact[:, None] * toward).reshape(x.shape)
-    ask = Questions(Decisions().open([model], len(x)), x, Goal(y), RNG, 2000, 1, 1)
+    ask = Questions(Decisions().open([model], len(x)), x, Goal(y), RNG, 2000, Single())
     every = torch.ones(len(x), dtype=torch.bool)
     hops = _Hops(ask, Begun(now.clone(), every, every), Threat("l2"), Numbers(x, RNG, 2000), 0.05)
     hops.now = now

@@ -28,6 +28,14 @@ class Acceptance(abc.ABC):
     def accepts(self, goal: Goal, logits: Tensor) -> Tensor:
         """Whether each image is successful: logits (n, B, C) → bool (B,)."""
 
+    @abc.abstractmethod
+    def votes(self) -> tuple[int, int]:
+        """(k, n) for an attack that sees decisions only: k of n must reach the goal.
+
+        Raises:
+            UsageError: the rule needs logits.
+        """
+
 
 @dataclass(frozen=True)
 class Single(Acceptance):
@@ -37,6 +45,9 @@ class Single(Acceptance):
 
     def accepts(self, goal: Goal, logits: Tensor) -> Tensor:
         return confident(goal, logits.mean(0))
+
+    def votes(self) -> tuple[int, int]:
+        return 1, 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,9 @@ class KOfN(Acceptance):
         # A deterministic classifier answers once, whatever was asked.
         return confident(goal, logits).sum(0) >= min(self.k, len(logits))
 
+    def votes(self) -> tuple[int, int]:
+        return self.k, self.n
+
 
 @dataclass(frozen=True)
 class MeanOfDraws(Acceptance):
@@ -83,6 +97,9 @@ class MeanOfDraws(Acceptance):
 
     def accepts(self, goal: Goal, logits: Tensor) -> Tensor:
         return confident(goal, logits.mean(0))
+
+    def votes(self) -> tuple[int, int]:
+        raise UsageError(f"{self} averages logits, but this attack sees decisions only. Write KOfN(8, 10).")
 
 
 def confident(goal: Goal, logits: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ class APGD(Attack):
             raise UsageError("apgd needs steps ≥ 1, restarts ≥ 1, select ≥ 1 and targets ≥ 0.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         eps = radius(threat)
         if self.targets and goal.targeted:
             raise UsageError("apgd chooses its targets itself: write targets=0 for a targeted goal.")
@@ -111,7 +112,7 @@ class _Search:
     def run(self, start: Tensor, steps: int, size: float, rng: Stream) -> tuple[Tensor, Tensor]:
         """Best and last iterate, (B, C, H, W) each."""
         n = len(self.x)
-        state = _State(start.clone(), start.clone(), start.clone(), start.new_full((n,), size))
+        state = _State(start.clone(), start.clone(), self.x.clone(), start.new_full((n,), size))
         certain = not (self.access.stochastic or self.access.coupled)
         rows, counted = torch.arange(n, device=start.device), torch.arange(n)
         judged, since = set(checkpoints(steps)), 0
@@ -127,7 +128,7 @@ class _Search:
             else:
                 found = self.access.direction(at, self._loss(rows), stream, counted)
                 logits, gradient = found.logits, found.gradient
-            wrong = self.goal[rows].reached(logits.argmax(-1)).float().mean(0)
+            wrong = self.goal[rows].won(logits).float().mean(0)
             state.see(rows, at, self._height(rows, logits, wrong, certain), gradient)
             if certain:
                 self.done[rows] |= wrong == 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robassay.access import Attack, DecisionAccess
+from robassay.attacks.accept import Acceptance, Single
 from robassay.attacks.decisions import Begun, Numbers, Questions, begin, check_counts, kept, settle
 from robassay.errors import UsageError
 from robassay.registry import part
@@ -36,8 +37,8 @@ class Boundary(Attack):
         queries: decisions per image and model, the start included.
         candidates: images per step.
         source: first step towards the image, as a share of the distance; the step along the sphere is its root.
-        agree, of: on a random classifier a candidate is accepted when ``agree`` of ``of`` decisions reach the goal.
-            1 of 1 is the published rule, which collects lucky draws.
+        accept: when an image counts as adversarial on a random classifier: KOfN(k, n) decisions, or Single(), the
+            published rule, which collects lucky draws.
         starts: noise images from among which the walk begins.
     """
 
@@ -45,19 +46,19 @@ class Boundary(Attack):
     queries: int = 2500
     candidates: int = 2
     source: float = 0.01
-    agree: int = 1
-    of: int = 1
+    accept: Acceptance = Single()
     starts: int = 4
 
     def __post_init__(self) -> None:
-        check_counts(self, self.queries, self.agree, self.of)
+        check_counts(self, self.queries, self.accept)
         if self.candidates < 1 or self.starts < 1 or not 0 < self.source < 1:
             raise UsageError("boundary needs candidates ≥ 1, starts ≥ 1 and 0 < source < 1.")
 
     def __call__(self, access: DecisionAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         if threat.norm != "l2":
             raise UsageError(f"boundary minimises the L2 distance, the threat is {threat.norm}. Use hopskipjump.")
-        ask = Questions(access, x, goal, rng.child("ask"), self.queries, self.agree, self.of)
+        ask = Questions(access, x, goal, rng.child("ask"), self.queries, self.accept)
         begun = begin(ask, threat, rng.child("start"), self.starts)
         walk = _Walk(ask, begun, threat.box, Numbers(x, rng.child("walk"), self.queries), self)
         while len(rows := ask.affordable(walk.active, self.candidates)):

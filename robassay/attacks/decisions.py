@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robassay.access import Attack, DecisionAccess
+from robassay.attacks.accept import Acceptance
 from robassay.errors import UsageError
 from robassay.rng import Stream, identities
 from robassay.threat import Goal, Threat, euclidean, per_example
@@ -29,7 +30,7 @@ BACK = 1.05
 class Questions:
     """Asks whether images reach the goal, on a budget per example.
 
-    On a random classifier an image reaches the goal when at least ``agree`` of ``of`` decisions say so.
+    On a random classifier an image reaches the goal when ``accept`` has votes enough.
 
     Args:
         access: who answers; all of its models must be fooled.
@@ -38,10 +39,10 @@ class Questions:
     """
 
     def __init__(
-        self, access: DecisionAccess, x: Tensor, goal: Goal, rng: Stream, queries: int, agree: int, of: int
+        self, access: DecisionAccess, x: Tensor, goal: Goal, rng: Stream, queries: int, accept: Acceptance
     ) -> None:
         self.access, self.x, self.goal, self.rng = access, x, goal, rng
-        self.agree, self.of = (agree, of) if access.stochastic else (1, 1)
+        self.agree, self.of = accept.votes() if access.stochastic else (1, 1)
         self.left = torch.full((len(x),), queries // self.of, dtype=torch.int64)
         """Images that may still be shown per example, int64 (B,) on the CPU."""
         self.asked = 0
@@ -231,7 +232,8 @@ def kept(found: Tensor, x: Tensor, threat: Threat) -> Tensor:
     return torch.where(per_example(threat.holds(found, x), x), found, x)
 
 
-def check_counts(attack: Attack, queries: int, agree: int, of: int) -> None:
+def check_counts(attack: Attack, queries: int, accept: Acceptance) -> None:
     """Refuse budgets and acceptance rules that cannot be met."""
-    if queries < 1 or not 1 <= agree <= of:
-        raise UsageError(f"{type(attack).__name__} needs queries ≥ 1 and 1 ≤ agree ≤ of, such as agree=4, of=5.")
+    accept.votes()
+    if queries < 1:
+        raise UsageError(f"{type(attack).__name__} needs queries ≥ 1, such as queries=2500.")

@@ -26,6 +26,7 @@ class FGSM(Attack):
     loss: LossName = "ce"
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         eps = radius(threat)
         found = access.direction(x, goal.loss(self.loss), rng.child("step", 0))
         return threat.project(steepest(found.gradient, threat).mul_(eps).add_(x), x)
@@ -44,6 +45,7 @@ class RFGSM(Attack):
             raise UsageError(f"share={self.share} is not a part of eps. Write a value in [0,1], such as 0.5.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         eps = radius(threat)
         if threat.norm != "linf":
             raise UsageError(f"r-fgsm is an L∞ attack, the threat is {threat.norm}. Use pgd.")
@@ -76,6 +78,7 @@ class BIM(Attack):
         _check_steps(self.steps, self.step)
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         eps = radius(threat)
         climb = Climb(access, x, goal, threat, self.loss)
         size = eps / self.steps if self.step is None else self.step
@@ -121,6 +124,7 @@ class PGD(Attack):
             raise UsageError("keep='last' cannot choose between restarts. Write keep='best', or restarts=1.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         eps = radius(threat)
         size = 2.5 * eps / self.steps if self.step is None else self.step
         climb = Climb(access, x, goal, threat, self.loss)
@@ -198,7 +202,7 @@ class Climb:
     ) -> Kept:
         """``steps`` steps of ``size`` from ``start``. "last" moves on whatever happens, "first" stops at success."""
         pace = torch.zeros_like(start) if momentum else None
-        x_adv, best = start.clone(), start.clone()
+        x_adv, best = start.clone(), self.x.clone()
         share = torch.full((len(self.x),), -1.0, device=self.x.device)
         margin = torch.full_like(share, float("-inf"))
         certain = keep == "first" or (keep == "best" and not (self.access.stochastic or self.access.coupled))
@@ -223,9 +227,9 @@ class Climb:
                 x_adv = moved
                 continue
             where = slice(None) if rows is None else rows
-            wrong = goal.reached(logits.argmax(-1)).float().mean(0)
+            wrong = goal.won(logits).float().mean(0)
             gap = goal.margin(logits).mean(0)
-            better = (wrong > share[where]) | ((wrong == share[where]) & (gap > margin[where]))
+            better = ((wrong > share[where]) & ~gap.isnan()) | ((wrong == share[where]) & (gap > margin[where]))
             share[where] = torch.where(better, wrong, share[where])
             margin[where] = torch.where(better, gap, margin[where])
             best[where] = torch.where(per_example(better, at), at, best[where])
@@ -269,9 +273,9 @@ def strongest(access: GradientAccess, goal: Goal, candidates: list[Tensor], rng:
     margin = torch.full_like(share, float("-inf"))
     for candidate in candidates:
         logits = access.logits(candidate, rng, draws)
-        wrong = goal.reached(logits.argmax(-1)).float().mean(0)
+        wrong = goal.won(logits).float().mean(0)
         gap = goal.margin(logits).mean(0)
-        better = (wrong > share) | ((wrong == share) & (gap > margin))
+        better = ((wrong > share) & ~gap.isnan()) | ((wrong == share) & (gap > margin))
         share, margin = torch.where(better, wrong, share), torch.where(better, gap, margin)
         chosen = torch.where(per_example(better, candidate), candidate, chosen)
     return chosen

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robassay.access import Attack, DecisionAccess
+from robassay.attacks.accept import Acceptance, Single
 from robassay.attacks.decisions import Begun, Numbers, Questions, begin, check_counts, kept, search_back, settle
 from robassay.errors import UsageError
 from robassay.registry import part
@@ -33,8 +34,8 @@ class HopSkipJump(Attack):
         first: noisy copies B₀ in the first step; B₀ · √t in step t.
         most: largest number of noisy copies in a step.
         radius: size of the noise, as a share of the distance to the image, both L2.
-        agree, of: on a random classifier an image counts as adversarial when ``agree`` of ``of`` decisions reach the
-            goal. 1 of 1 is the published rule, which collects lucky draws.
+        accept: when an image counts as adversarial on a random classifier: KOfN(k, n) decisions, or Single(), the
+            published rule, which collects lucky draws.
         starts: noise images from among which the search begins.
     """
 
@@ -43,19 +44,19 @@ class HopSkipJump(Attack):
     first: int = 100
     most: int = 10_000
     radius: float = 0.01
-    agree: int = 1
-    of: int = 1
+    accept: Acceptance = Single()
     starts: int = 4
 
     def __post_init__(self) -> None:
-        check_counts(self, self.queries, self.agree, self.of)
+        check_counts(self, self.queries, self.accept)
         if not 1 <= self.first <= self.most or self.starts < 1 or not self.radius > 0:
             raise UsageError("hopskipjump needs 1 ≤ first ≤ most, starts ≥ 1 and radius > 0.")
 
     def __call__(self, access: DecisionAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         if threat.norm == "l0":
             raise UsageError("hopskipjump minimises an L2 or L∞ distance, the threat is l0.")
-        ask = Questions(access, x, goal, rng.child("ask"), self.queries, self.agree, self.of)
+        ask = Questions(access, x, goal, rng.child("ask"), self.queries, self.accept)
         begun = begin(ask, threat, rng.child("start"), self.starts)
         hops = _Hops(ask, begun, threat, Numbers(x, rng.child("hops"), self.queries), self.radius)
         step = 1

@@ -64,6 +64,7 @@ class OnePixel(Attack):
             raise UsageError(f"mutation={self.mutation!r} is no factor. Write 0.5, or 'dither' for U(0.5, 1).")
 
     def __call__(self, access: ScoreAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         pixels = min(int(radius(threat)), x[0, 0].numel()) if len(x) else 0
         if threat.norm != "l0":
             raise UsageError(f"one-pixel changes whole pixels, the threat is {threat.norm}. Write Threat('l0', 1).")
@@ -77,7 +78,7 @@ class OnePixel(Attack):
         def fooled(k: int, rows: Tensor, best: Tensor) -> Tensor:
             asked = painted(x[rows], best, threat.box)
             logits = access.scores(asked, rng.child("check", k), rows)
-            return goal[rows].reached(logits.argmax(-1)).float().mean(0) > 0.5
+            return goal[rows].won(logits).float().mean(0) > 0.5
 
         best = evolved(start, limits, energy, fooled, generators, self, access.coupled)
         return painted(x, best, threat.box)

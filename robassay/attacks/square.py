@@ -51,6 +51,7 @@ class Square(Attack):
             raise UsageError("square needs queries ≥ 1, 0 < share ≤ 1 and recheck ≥ 2 (or 0 for never).")
 
     def __call__(self, access: ScoreAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
+        goal.check(len(x))
         radius(threat)
         if threat.norm == "l0":
             raise UsageError("square works in L∞ and L2, the threat is l0. Use one-pixel.")
@@ -80,7 +81,7 @@ def random_search(
         mine = goal[rows]
         logits = access.scores(asked, rng.child("query", k), rows)
         gap = mine.margin(logits).mean(0)
-        reached = mine.reached(logits.argmax(-1)).all(0) & certain
+        reached = mine.won(logits).all(0) & certain
         moved = ((gap > top[rows]) | reached).nonzero().flatten()
         best[rows[moved]] = asked[moved]
         top[rows[moved]] = gap[moved]

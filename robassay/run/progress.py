@@ -52,6 +52,7 @@ class Progress:
         self._waiting: Counter[str] = Counter()
         self._finished = self._total = 0
         self._began = self._told = 0.0
+        self._warned: set[str] = set()
 
     def begin(self, plan: Plan) -> None:
         """A run begins."""
@@ -126,11 +127,15 @@ class Progress:
             seconds += max(0, count) * known.get(kind, 0.0)
         return seconds / max(1, len(running))
 
-    def finished(self, cell: Cell, seconds: float) -> None:
-        """A cell is in the store."""
+    def finished(self, cell: Cell, seconds: float, warnings: tuple[str, ...] = ()) -> None:
+        """A cell is in the store. Its warnings are said, each text once; by a quiet run, too."""
         self._finished += 1
         self._times.setdefault(type(cell).__name__, []).append(seconds)
         self._drop(cell)
+        for text in warnings:
+            if not self.silent and text not in self._warned:
+                self._warned.add(text)
+                print(f"robassay: {title(cell)} ({cell.key}): {text}", file=sys.stderr)
 
     def failed(self, cell: Cell, error: str) -> None:
         """A cell failed; said even when quiet."""

@@ -107,7 +107,7 @@ class _Work:
         if result.error is None:
             self.done.add(cell.key)
             self.computed.append(cell.key)
-            progress.finished(cell, result.seconds)
+            progress.finished(cell, result.seconds, result.warnings)
         else:
             self.failed[cell.key] = result.error
             progress.failed(cell, result.error)

@@ -20,7 +20,7 @@ import torch
 
 from robassay.cells import Cell, Model, describe
 from robassay.classifier import Classifier
-from robassay.errors import RobassayError
+from robassay.errors import AttackWarning, RobassayError
 from robassay.registry import load_file
 from robassay.rng import Stream
 from robassay.store import Store
@@ -47,6 +47,7 @@ class Done(NamedTuple):
     key: str
     seconds: float
     error: str | None
+    warnings: tuple[str, ...] = ()
 
 
 def initialize(parent: int) -> None:
@@ -126,22 +127,25 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
-            warnings.simplefilter("always")
-            with Stream(("cell", cell.key)).active():
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            with warnings.catch_warnings(record=True) as caught, Stream(("cell", cell.key)).active():
+                warnings.simplefilter("always")
                 arrays = cell.compute(LocalContext(cell, store, device))
+            for one in caught:
+                print(warnings.formatwarning(one.message, one.category, one.filename, one.lineno), end="", file=log)
+        told = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, AttackWarning)))
         seconds = time.perf_counter() - start
-        store.write(
-            cell.key, about(cell, device, seconds), {n: t.cpu().numpy() for n, t in arrays.items()}, log.getvalue()
-        )
+        said = {"warnings": list(told)} if told else {}
+        json = {**about(cell, device, seconds), **said}
+        store.write(cell.key, json, {n: t.cpu().numpy() for n, t in arrays.items()}, log.getvalue())
         store.clear_scratch(cell.key)
-        return Done(cell.key, seconds, None)
+        return Done(cell.key, seconds, None, told)
     except Exception as error:
-        told = str(error) if isinstance(error, RobassayError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, RobassayError) else f"{type(error).__name__}: {error}"
         print(traceback.format_exc(), file=log)
         with contextlib.suppress(OSError):
-            store.fail(cell.key, told, log.getvalue())
-        return Done(cell.key, time.perf_counter() - start, told)
+            store.fail(cell.key, reason, log.getvalue())
+        return Done(cell.key, time.perf_counter() - start, reason)
     finally:
         torch.set_num_threads(threads)
 
