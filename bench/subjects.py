@@ -24,9 +24,10 @@ STORE = Path(os.environ.get("ROBASSAY_BENCH_STORE", "robassay-store-bench"))
 NAME = "mnist" if os.environ.get("ROBASSAY_DATA") else "digits"
 
 
-def images(n: int) -> tuple[Tensor, Tensor]:
-    """The first ``n`` test images, float32 in [0,1], and labels: MNIST when ROBASSAY_DATA is set, else digits."""
-    found = Examples(find(NAME), "test", 0, n).load()
+def images(n: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """``n`` test images from ``first`` on, float32 in [0,1], and labels: MNIST if ROBASSAY_DATA is set, else digits."""
+    first = first if NAME == "mnist" else 0
+    found = Examples(find(NAME), "test", first, first + n).load()
     return pixels(found.x), found.y
 
 

@@ -106,6 +106,8 @@ class GradientAccess(Opened):
     def _finite(self, found: Directed, rows: Tensor | None) -> Directed:
         """A gradient with a NaN or an infinity points nowhere: that of its example becomes zero, and is counted."""
         bad = ~found.gradient.flatten(1).sum(1).isfinite()
+        if bad.device.type == "cpu" and not bad.any():  # a GPU would have to be waited for
+            return found
         self.broken = self.broken.to(bad.device)
         self.broken[slice(None) if rows is None else rows] += bad
         return found._replace(gradient=found.gradient.masked_fill(per_example(bad, found.gradient), 0.0))

@@ -89,7 +89,7 @@ class Backprop(Estimator):
     def _at(self, model: Classifier, leaf: Tensor, loss: Loss, rng: Stream) -> Directed:
         """The direction at the leaf."""
         if self.average == "loss":
-            return self._summed(model, leaf, loss, rng, lambda logits: loss(logits).sum())
+            return self._summed(model, leaf, rng, loss)
         # The loss of a mean needs the mean first: a sweep without graphs gives it, and with it the loss's gradient
         # at the mean, which then weights the gradient of every draw.
         with torch.no_grad():
@@ -97,27 +97,28 @@ class Backprop(Estimator):
         mean.requires_grad_()
         value = loss(mean.clamp_min(1e-30).log() if self.average == "probs" else mean)
         (weights,) = torch.autograd.grad(value.sum(), mean)
-        found = self._summed(model, leaf, loss, rng, lambda logits: (self._averaged(logits) * weights).sum())
+        found = self._summed(model, leaf, rng, lambda logits: (self._averaged(logits) * weights).sum(-1))
         return found._replace(value=value.detach(), cost=Cost(2 * found.cost.draws, found.cost.gradients))
 
-    def _summed(
-        self, model: Classifier, leaf: Tensor, loss: Loss, rng: Stream, objective: Callable[[Tensor], Tensor]
-    ) -> Directed:
-        """Mean over draws of the gradient of ``objective``, one pass's graph alive at a time."""
+    def _summed(self, model: Classifier, leaf: Tensor, rng: Stream, objective: Callable[[Tensor], Tensor]) -> Directed:
+        """Mean over draws of ``objective`` (k, B) and of its gradient, one pass's graph alive at a time."""
         total: Tensor | None = None
-        kept = []
+        kept, heights = [], []
         for i, k in enumerate(model.groups(leaf, self.draws)):
             with rng.child(i).active():  # the backward pass, too: a backward rule may be random
                 logits = model.fold(leaf, k)
-                gradient = _gradient(objective(logits), leaf)
+                height = objective(logits)
+                gradient = _gradient(height.sum(), leaf)
             # Not in place: autograd may hand out an expanded tensor, or one that the model holds.
             total = gradient if total is None else total + gradient
             kept.append(logits.detach())
-            del logits
+            heights.append(height.detach())
+            del logits, height
         assert total is not None
         drawn = kept[0] if len(kept) == 1 else torch.cat(kept)
         mean = total if len(drawn) == 1 else total / len(drawn)
-        return Directed(loss(drawn).mean(0), mean, drawn, Cost(len(drawn), len(drawn)))
+        value = torch.cat(heights).mean(0)
+        return Directed(value, mean, drawn, Cost(len(drawn), len(drawn)))
 
     def _averaged(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1) if self.average == "probs" else logits
