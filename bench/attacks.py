@@ -14,6 +14,7 @@ import foolbox
 import torch
 import torch.nn.functional as F
 from harness import Figures, compare, peak_memory, save, show
+from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack
 from pyautoattack.square import SquareAttack
 from subjects import InputNoise, cnn, images, random_nets
@@ -27,7 +28,7 @@ from robassay.attacks.gradient import FGSM, PGD
 from robassay.attacks.hopskipjump import HopSkipJump
 from robassay.attacks.square import Square
 from robassay.classifier import Classifier, Wrapped
-from robassay.estimators import Backprop
+from robassay.estimators import Backprop, ClosedForm
 from robassay.nets.cnn import SmallCNN
 from robassay.rng import Stream
 from robassay.threat import Goal, Threat
@@ -195,13 +196,13 @@ def random_rows(x: Tensor, y: Tensor) -> list[dict[str, Any]]:
             averaged, x, foolbox.criteria.Misclassification(y), epsilon=EPS
         )
         told = {"foolbox EoT-20": (1 - float(averaged(found).argmax(1).ne(y).float().mean()), found)}
-        rand = APGDAttack(
-            model, n_iter=50, n_restarts=1, norm="Linf", eps=EPS, loss="ce", eot_iter=20, device="cpu", seed=0
-        )
-        best = rand.perturb(x, y)
-        # Its claim is its own bookkeeping: an image counts as broken once a draw of any iterate was wrong.
-        kept = best.ne(x).flatten(1).any(1) & model(x).argmax(1).eq(y)
-        told["pyautoattack rand (APGD-CE)"] = (float((~kept & model(x).argmax(1).eq(y)).float().mean()), best)
+        rand = AutoAttack(model, norm="Linf", eps=EPS, version="rand", seed=0, device="cpu")
+        rand.apgd.n_iter = 50
+        with RNG.child("rand").active():
+            best = rand.run_standard_evaluation(x, y, batch_size=len(x))
+        # Its claim is its own bookkeeping: an image counts as broken once it is wrong in one draw.
+        kept = best.ne(x).flatten(1).any(1) | model(x).argmax(1).ne(y)
+        told["pyautoattack rand (CE, DLR)"] = (float((~kept).float().mean()), best)
         candidates = [
             ours(APGD(steps=50, loss=loss), White(Backprop(20)), model, x, y, threat)[0]  # type: ignore[arg-type]
             for loss in ("ce", "margin")
@@ -210,7 +211,10 @@ def random_rows(x: Tensor, y: Tensor) -> list[dict[str, Any]]:
             tool: {"claimed": claim, "delivered": robust(model, images, y, 100)}
             for tool, (claim, images) in told.items()
         }
-        ways["ours"] = _ours_delivered(model, candidates, y)
+        ways["ours (CE, margin)"] = _ours_delivered(model, candidates, y)
+        if model.gaussian(model.prefix(x)) is not None:
+            exact = ours(APGD(steps=50, loss="margin"), White(ClosedForm()), model, x, y, threat)[0]
+            ways["ours, closed form alone"] = _ours_delivered(model, [exact], y)
         show(name, ways)
         rows.append({"task": f"random: {name}", "ways": ways})
     return rows
