@@ -199,7 +199,7 @@ def random_rows(x: Tensor, y: Tensor) -> list[dict[str, Any]]:
         rand = AutoAttack(model, norm="Linf", eps=EPS, version="rand", seed=0, device="cpu")
         rand.apgd.n_iter = 50
         with RNG.child("rand").active():
-            best = rand.run_standard_evaluation(x, y, batch_size=len(x))
+            best, _ = rand.run_standard_evaluation(x, y, batch_size=len(x))
         # Its claim is its own bookkeeping: an image counts as broken once it is wrong in one draw.
         kept = best.ne(x).flatten(1).any(1) | model(x).argmax(1).ne(y)
         told["pyautoattack rand (CE, DLR)"] = (float((~kept).float().mean()), best)
