@@ -162,10 +162,10 @@ def by_hand(model: nn.Module, x: Tensor, b: Callable[[Tensor], Tensor], binarize
     ],
 )
 def test_the_deterministic_network_is_the_one_specified(net: Net, shape: Any, binarized: bool) -> None:
-    model, x = built(net, shape, 7), images(5, shape)
+    model, x = built(net, shape, 7).double(), images(5, shape).double()
     with torch.no_grad():
         found = model(x)
-        assert torch.allclose(found, by_hand(model, x, torch.sign, binarized), atol=1e-4)
+        assert torch.allclose(found, by_hand(model, x, torch.sign, binarized), atol=1e-9)
         assert torch.equal(found, model(x)) and found.std(0).max() > 0.01
 
 

@@ -114,10 +114,10 @@ def wrn_by_hand(model: nn.Module, x: Tensor, blocks: int) -> Tensor:
 @pytest.mark.parametrize("depth", [10, 16])
 @pytest.mark.parametrize("shape", [COLOUR, GREY, (2, 4, 7)], ids=str)
 def test_wrn_is_the_one_specified(depth: int, shape: Shape) -> None:
-    model, x = built(WRN(depth, 1), shape), images(3, shape)
+    model, x = built(WRN(depth, 1), shape).double(), images(3, shape).double()
     with torch.no_grad():
         found = model(x)
-        assert torch.allclose(found, wrn_by_hand(model, x, (depth - 4) // 6), atol=1e-4)
+        assert torch.allclose(found, wrn_by_hand(model, x, (depth - 4) // 6), atol=1e-9)
     assert found.std(0).max() > 0.01
 
 
