@@ -95,23 +95,29 @@ def test_zero_is_a_third_value_unless_it_is_told_otherwise() -> None:
     assert torch.equal(conv(torch.zeros(1, 2, 5, 5))[0, :, 2, 2], conv.weight.sign().sum((1, 2, 3)))
 
 
+@pytest.mark.parametrize("binariser", [Sign(0), RandomSign(0)], ids=["deterministic", "random"])
 @pytest.mark.parametrize("binarize_input", [True, False])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_gradient_of_the_effective_weights_reaches_the_latent_ones(binarize_input: bool, stride: int) -> None:
+def test_the_gradient_of_the_effective_weights_reaches_the_latent_ones(
+    binariser: Any, binarize_input: bool, stride: int
+) -> None:
     with Stream(("latent",)).active():
-        conv = BinaryConv(3, 4, 3, stride, Sign(0), binarize_input)
+        conv = BinaryConv(3, 4, 3, stride, binariser, binarize_input)
         x = torch.randn(2, 3, 8, 8, requires_grad=True)
         with torch.no_grad():
             conv.weight.mul_(5)  # some latent weights beyond 1: no window there
     assert (conv.weight.abs() > 1).any()
-    output = conv(x)
+    with Stream(("draw",)).active():
+        output = conv(x)
+    with Stream(("draw",)).active():
+        seen = (binariser(x) if binarize_input else x).detach().requires_grad_()
+        effective = binariser(conv.weight).detach().requires_grad_()
+    assert effective.abs().min() == 1
     upstream = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
     of_weight, of_input = torch.autograd.grad((output * upstream).sum(), (conv.weight, x))
-    effective = conv.weight.detach().sign().requires_grad_()
-    seen = (x.detach().sign() if binarize_input else x.detach().clone()).requires_grad_()
-    expected = torch.autograd.grad(
-        (F.conv2d(seen, effective, stride=stride, padding=1) * upstream).sum(), (effective, seen)
-    )
+    again = F.conv2d(seen, effective, stride=stride, padding=1)
+    expected = torch.autograd.grad((again * upstream).sum(), (effective, seen))
+    assert torch.equal(output, again)
     assert torch.allclose(of_weight, expected[0], atol=1e-5) and torch.allclose(of_input, expected[1], atol=1e-5)
 
 

@@ -101,7 +101,7 @@ class BNNS(BinarisedNet):
     """Binarised residual network whose weights and activations are drawn in every pass; images from 4 × 4 pixels.
 
     The layers are those of bnn-d; x becomes 1 with probability (clip(x, −1, 1) + 1) / 2, else −1. The latent weights
-    stay as they are.
+    stay as they are. It learns far more slowly than bnn-d: a small latent weight is nearly a fair coin.
 
     Args:
         widths: channels of the stages.
