@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 
@@ -21,12 +21,13 @@ class Plain(Classifier):
         trunk: images (B, C, H, W) → features (B, features).
         features: their number.
         classes: number of logits.
+        bias: whether the linear layer has one.
     """
 
-    def __init__(self, trunk: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, trunk: nn.Sequential, features: int, classes: int, bias: bool = True) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(features, classes)
+        self.head = nn.Linear(features, classes, bias=bias)
         self.classes = classes
 
     def draw(self, h: Tensor) -> Tensor:
@@ -35,7 +36,13 @@ class Plain(Classifier):
 
 
 class Backbone(Net):
-    """A trunk to features, then a linear layer. A defence may ask for another number of features."""
+    """A trunk to features, then a linear layer. A defence may ask for another number of features.
+
+    Attributes:
+        bias: whether the linear layer has one.
+    """
+
+    bias: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod
@@ -43,7 +50,7 @@ class Backbone(Net):
         """Number of inputs of the last layer."""
 
     @abc.abstractmethod
-    def trunk(self, shape: Shape, dim: int) -> nn.Module:
+    def trunk(self, shape: Shape, dim: int) -> nn.Sequential:
         """Images of ``shape`` (C, H, W) → ``dim`` features.
 
         Raises:
@@ -52,7 +59,7 @@ class Backbone(Net):
 
     @final
     def build(self, shape: Shape, classes: int) -> Classifier:
-        return Plain(self.trunk(shape, self.features), self.features, classes)
+        return Plain(self.trunk(shape, self.features), self.features, classes, self.bias)
 
 
 def check_side(name: str, shape: Shape, least: int) -> None:
@@ -62,6 +69,16 @@ def check_side(name: str, shape: Shape, least: int) -> None:
         raise UsageError(
             f"{name} cannot take images of {height} × {width} pixels: it takes {least} × {least} and larger. "
             "Use small-cnn (from 4 × 4) or mlp (any size)."
+        )
+
+
+def check_sizes(name: str, shape: Shape, sides: tuple[int, ...]) -> None:
+    """Raise UsageError unless an image of ``shape`` (C, H, W) is square with one of the side lengths."""
+    _, height, width = shape
+    if height != width or height not in sides:
+        raise UsageError(
+            f"{name} cannot take images of {height} × {width} pixels: it takes "
+            f"{' or '.join(f'{side} × {side}' for side in sides)}. Use small-cnn (from 4 × 4) or mlp (any size)."
         )
 
 

@@ -25,7 +25,7 @@ class SmallCNN(Backbone):
         if self.width < 1 or self.features < 1:
             raise UsageError("small-cnn needs width ≥ 1 and features ≥ 1, such as SmallCNN(width=16).")
 
-    def trunk(self, shape: Shape, dim: int) -> nn.Module:
+    def trunk(self, shape: Shape, dim: int) -> nn.Sequential:
         check_side("small-cnn", shape, 4)
         channels, height, width = shape
         return nn.Sequential(

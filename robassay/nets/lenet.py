@@ -34,7 +34,7 @@ class LeNetPP(Backbone):
         if self.features < 1 or not self.width > 0:
             raise UsageError("lenet++ needs features ≥ 1 and width > 0, such as LeNetPP(width=0.25).")
 
-    def trunk(self, shape: Shape, dim: int) -> nn.Module:
+    def trunk(self, shape: Shape, dim: int) -> nn.Sequential:
         check_side("lenet++", shape, SHRINK + 1)
         channels, height, width = shape
         counts = [max(1, round(self.width * c)) for c in CHANNELS]

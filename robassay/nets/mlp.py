@@ -28,7 +28,7 @@ class MLP(Backbone):
     def features(self) -> int:
         return self.hidden[-1]
 
-    def trunk(self, shape: Shape, dim: int) -> nn.Module:
+    def trunk(self, shape: Shape, dim: int) -> nn.Sequential:
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise((math.prod(shape), *self.hidden[:-1], dim)):
             layers += [nn.Linear(before, after), nn.ReLU()]

@@ -6,17 +6,20 @@ context in which an attacker chose a rule.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from robassay.rules import BackwardRule, Rectangle, in_force
+from robassay.rules import BackwardRule, Exponential, Rectangle, in_force
 
 HARD_SIGMOID = Rectangle(2.0)
 """Derivative of (clip(u, −1, 1) + 1) / 2: one half for |u| < 1, else 0. The rule of a straight-through Bernoulli unit;
 doubled, the usual window 1{|x| < 1} of a sign."""
+
+ONE_HALF = Exponential(slope=0.0, height=0.5)
+"""One half everywhere: the rule that lets a gradient pass a sign unchanged."""
 
 
 class _Step(torch.autograd.Function):
@@ -40,12 +43,21 @@ def spike(u: Tensor, rule: BackwardRule) -> Tensor:
     return _step(u, (u > 0).to(u.dtype), 1.0, rule)
 
 
-def sign(x: Tensor, rule: BackwardRule = HARD_SIGMOID) -> Tensor:
-    """−1, 0 or 1, any shape; 0 stays 0, as ``torch.sign`` has it. Source: Courbariaux et al. 2016.
+def sign(x: Tensor, rule: BackwardRule = HARD_SIGMOID, zero: Literal[0, 1] = 0) -> Tensor:
+    """−1 or 1, any shape, and ``zero`` for 0: 0 as ``torch.sign`` has it, or 1. Source: Courbariaux et al. 2016.
 
     A sign is two steps minus one, so its backward pass is twice the rule in force.
     """
-    return _step(x, x.sign(), 2.0, rule)
+    return _step(x, x.sign() if zero == 0 else 2 * (x >= 0).to(x.dtype) - 1, 2.0, rule)
+
+
+def random_sign(x: Tensor, rule: BackwardRule = HARD_SIGMOID) -> Tensor:
+    """One draw b ∈ {−1, 1} with P(b = 1) = hard_sigmoid(x), any shape, from torch's global generator.
+
+    E[b] = clip(x, −1, 1). Backward: as for :func:`sign`. Source: Courbariaux et al. 2016, eq. 2.
+    """
+    drawn = torch.rand_like(x) < hard_sigmoid(x.detach())
+    return _step(x, 2 * drawn.to(x.dtype) - 1, 2.0, rule)
 
 
 def hard_sigmoid(u: Tensor) -> Tensor:
