@@ -283,7 +283,8 @@ class _Search:
         else:
             each = self.access.estimator.draws
         parts = logits.split([each if model.stochastic else 1 for model in self.access.models])
-        return torch.stack([accept.accepts(live.goal, part) for part in parts]).all(0)
+        accepted = torch.stack([accept.accepts(live.goal, part) for part in parts]).all(0)
+        return accepted & self.access.undetected(at)
 
     def _keep(self, live: _Live, at: Tensor, square: Tensor, accepted: Tensor) -> None:
         live.hit |= accepted
