@@ -12,7 +12,7 @@ from toy_nets import Deterministic, attack
 from robassay.access import Decisions, White
 from robassay.attacks.apgd import APGD
 from robassay.attacks.cw import CW
-from robassay.attacks.gradient import BIM, FGSM, PGD
+from robassay.attacks.gradient import BIM, FGSM, PGD, strongest
 from robassay.cells import Context, Craft, Examples, Model, Score, Train, cell
 from robassay.classifier import Classifier, Mixture, Quiet
 from robassay.data import find
@@ -21,7 +21,6 @@ from robassay.errors import UsageError
 from robassay.estimators import Backprop, Evading
 from robassay.folds import rows
 from robassay.nets.mlp import MLP
-from robassay.policy import Once
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -33,7 +32,7 @@ RNG = Stream(("test",))
 
 
 class Watched(Classifier):
-    """Two pixels a, b: class 1 where a > .5; refused where a and b are .2 apart, and where they sum to 2 almost."""
+    """Two pixels a, b: class 1 where a > .5; refused where a and b are .25 apart, and where they sum to 2 almost."""
 
     classes = 2
 
@@ -43,7 +42,7 @@ class Watched(Classifier):
 
     def alarms(self, x):
         a, b = x.flatten(1).unbind(1)
-        return torch.stack([(a - b).abs() - 0.2, a + b - 1.9], 1)
+        return torch.stack([(a - b).abs() - 0.25, a + b - 1.9], 1)
 
 
 def pairs(*values):
@@ -123,7 +122,7 @@ def test_evading_adds_the_weighted_alarms_to_loss_and_gradient():
     x, goal = pairs((0.6, 0.1), (0.3, 0.2), (1.0, 0.95)), Goal(torch.tensor([1, 0, 0]))
     plain = Backprop()(Watched(), x, goal.margin, RNG)
     found = Evading(3.0)(Watched(), x, goal.margin, RNG)
-    assert torch.allclose(plain.value - found.value, 3 * torch.tensor([0.3, 0.0, 0.05]), atol=1e-6)
+    assert torch.allclose(plain.value - found.value, 3 * torch.tensor([0.25, 0.0, 0.05]), atol=1e-6)
     slope = torch.tensor([[1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]).reshape(3, 1, 1, 2)
     assert torch.allclose(plain.gradient - found.gradient, 3 * slope, atol=1e-5)
     assert torch.equal(plain.logits, found.logits)
@@ -145,11 +144,17 @@ def test_cw_is_detected_until_it_evades_and_then_finds_the_closest_undetected_im
     plain, _ = attack(CW(), Watched(), X, GOAL, THREAT)
     assert (Watched()(plain).argmax(1) == 1).all()
     assert Watched().rejects(plain).tolist() == [True, False]
-    aware, _ = attack(CW(), Watched(), X, GOAL, THREAT, Evading())
+    patient = CW(steps=400, abort_early=False)
+    aware, _ = attack(patient, Watched(), X, GOAL, THREAT, Evading())
     assert (Watched()(aware).argmax(1) == 1).all() and not Watched().rejects(aware).any()
-    # Both conditions bind: a = .5, b = .3. For the other image a = .5 is enough.
-    closest = torch.tensor([math.hypot(0.3, 0.1), 0.1])
+    # Both conditions bind: a = .5, b = .25. For the other image a = .5 is enough.
+    closest = torch.tensor([math.hypot(0.3, 0.05), 0.1])
     assert (THREAT.size(aware, X) >= closest - 1e-4).all() and (THREAT.size(aware, X) <= 1.01 * closest).all()
+
+
+def test_cw_keeps_no_refused_image_even_where_the_alarms_weigh_little():
+    aware, _ = attack(CW(), Watched(), X, GOAL, THREAT, Evading(0.5))
+    assert (Watched()(aware).argmax(1) == 1).all() and not Watched().rejects(aware).any()
 
 
 @pytest.mark.parametrize(
@@ -163,15 +168,21 @@ def test_cw_is_detected_until_it_evades_and_then_finds_the_closest_undetected_im
     ids=["pgd", "restarts", "apgd", "early"],
 )
 def test_gradient_attacks_keep_an_image_that_passes(method):
-    x, goal = pairs((0.2, 0.2)), GOAL[:1]
+    x, goal = pairs((0.2, 0.2)), Goal(torch.tensor([0]))
     aware, _ = attack(method, Watched(), x, goal, Threat("linf", 0.35), Evading())
     assert Watched()(aware).argmax(1).tolist() == [1] and not Watched().rejects(aware).any()
     straight, _ = attack(FGSM(), Watched(), x, goal, Threat("linf", 0.35))
     assert Watched()(straight).argmax(1).tolist() == [1] and Watched().rejects(straight).all()
 
 
+def test_of_several_candidates_one_that_passes_is_kept():
+    seen, passes = pairs((0.9, 0.0)), pairs((0.6, 0.5))
+    for estimator, kept in ((Evading(), passes), (Backprop(), seen)):
+        access = White(estimator).open([Watched()], 1)
+        assert torch.equal(strongest(access, Goal(torch.tensor([0])), [passes, seen], RNG, 5), kept)
+
+
 def test_an_attacker_who_does_not_evade_is_not_told():
     access = White().open([Watched()], 1)
     assert access.undetected(pairs((0.9, 0.0))).tolist() == [True]
     assert White(Evading()).open([Watched(), Deterministic()], 1).undetected(pairs((0.9, 0.0))).tolist() == [False]
-    assert Once().decide(torch.zeros(1, 1, 2)).tolist() == [0]
