@@ -144,7 +144,7 @@ def test_cw_is_detected_until_it_evades_and_then_finds_the_closest_undetected_im
     plain, _ = attack(CW(), Watched(), X, GOAL, THREAT)
     assert (Watched()(plain).argmax(1) == 1).all()
     assert Watched().rejects(plain).tolist() == [True, False]
-    patient = CW(steps=400, abort_early=False)
+    patient = CW(steps=150, abort_early=False)
     aware, _ = attack(patient, Watched(), X, GOAL, THREAT, Evading())
     assert (Watched()(aware).argmax(1) == 1).all() and not Watched().rejects(aware).any()
     # Both conditions bind: a = .5, b = .25. For the other image a = .5 is enough.
