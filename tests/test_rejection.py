@@ -13,6 +13,7 @@ from robassay.access import Decisions, White
 from robassay.attacks.apgd import APGD
 from robassay.attacks.cw import CW
 from robassay.attacks.gradient import BIM, FGSM, PGD, strongest
+from robassay.auditing import plan_audit
 from robassay.cells import Context, Craft, Examples, Model, Score, Train, cell
 from robassay.classifier import Classifier, Mixture, Quiet
 from robassay.data import find
@@ -186,3 +187,12 @@ def test_an_attacker_who_does_not_evade_is_not_told():
     access = White().open([Watched()], 1)
     assert access.undetected(pairs((0.9, 0.0))).tolist() == [True]
     assert White(Evading()).open([Watched(), Deterministic()], 1).undetected(pairs((0.9, 0.0))).tolist() == [False]
+
+
+def test_an_audit_evades_the_detectors_it_finds(tmp_path):
+    digits, store = find("digits"), Store(tmp_path / "s")
+    trained, on = Train(MLP((30,)), digits, Recipe(epochs=1)), Examples(digits, "test", 0, 40)
+    for model, evades in ((Guard(trained, 0.5), True), (trained, False)):
+        item = plan_audit(model, on, Threat("linf", 0.1), "quick", 10, 0.05, store, "audit")
+        found = [e[0].on.access.estimator.evades for e in (item.adequate, *item.battery.values())]
+        assert found == [evades] * 4 and not item.claimed[0].on.access.estimator.evades
