@@ -19,12 +19,13 @@ from robassay.estimators import Backprop, Cost, Directed, Estimator
 from robassay.policy import Once, Policy
 from robassay.registry import part
 from robassay.rng import Stream
-from robassay.threat import Goal, Loss, Threat, per_example
+from robassay.threat import REJECT, Goal, Loss, Threat, per_example
 
 PROBABILITIES = (
     "the model returns probabilities (each row is non-negative and adds up to 1), not logits: where it is sure, their "
     "gradient vanishes and every loss but 'margin' is another one. Return what goes into the softmax instead."
 )
+FEW = 4
 
 
 @final
@@ -63,10 +64,10 @@ class Opened:
         self._looked = False
 
     def look(self, logits: Tensor) -> None:
-        """Warn, once, when the first ``logits`` (…, B, C) seen look like probabilities."""
+        """Warn, once, when the first ``logits`` (…, B, C) seen look like probabilities; few rows may by chance."""
         if not self._looked:
             self._looked = True
-            if like_probabilities(logits):
+            if logits[..., 0].numel() >= FEW and like_probabilities(logits):
                 warnings.warn(PROBABILITIES, AttackWarning, stacklevel=4)
 
 
@@ -113,6 +114,14 @@ class GradientAccess(Opened):
         return found._replace(gradient=found.gradient.masked_fill(per_example(bad, found.gradient), 0.0))
 
     @torch.no_grad()
+    def undetected(self, x: Tensor) -> Tensor:
+        """Which images (b, C, H, W) no detector refuses: bool (b,); all of them, for an attacker who does not evade."""
+        passed = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        for model in self.models if self.estimator.evades else ():
+            passed &= ~model.rejects(x)
+        return passed
+
+    @torch.no_grad()
     def logits(self, x: Tensor, rng: Stream, draws: int = 1, rows: Tensor | None = None) -> Tensor:
         """Draws of the logits (draws · models, b, C), without a gradient."""
         answers = []
@@ -126,7 +135,7 @@ class GradientAccess(Opened):
 
 @final
 class ScoreAccess(Opened):
-    """The logits of a defender's passes, no gradient."""
+    """The logits of a defender's passes, no gradient; what its detectors, if it has any, say of them stays unknown."""
 
     def __init__(self, models: Sequence[Classifier], examples: int, policy: Policy) -> None:
         super().__init__(models, examples)
@@ -154,12 +163,12 @@ class DecisionAccess(Opened):
 
     @torch.no_grad()
     def decisions(self, x: Tensor, rng: Stream, rows: Tensor | None = None) -> Tensor:
-        """Labels int64 (models, b) that the policy gives ``x`` (b, C, H, W)."""
+        """Labels int64 (models, b) that the policy gives ``x`` (b, C, H, W); REJECT where a detector refuses."""
         answers = []
         for i, model in enumerate(self.models):
             logits = model.sample(model.prefix(x), self.policy.draws, rng.child("model", i))
             self.spent.add(rows, self.policy.draws if model.stochastic else 1, 0)
-            answers.append(self.policy.decide(logits))
+            answers.append(torch.where(model.rejects(x), REJECT, self.policy.decide(logits)))
         return torch.stack(answers)
 
 

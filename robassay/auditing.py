@@ -16,7 +16,7 @@ from robassay.cells import Craft, Examples, Model, Score, Source, Train, check_l
 from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
-from robassay.estimators import Backprop, Differences, Estimator
+from robassay.estimators import Backprop, Differences, Estimator, Evading
 from robassay.given import Given, Held, given, held, held_data
 from robassay.registry import part_name
 from robassay.run import carry_out
@@ -169,8 +169,8 @@ def plan_audit(
         raise UsageError(next(iter(outcome.failed.values())))
     found = store.read(facts.key)
     check_labels(on.load().y, int(found["classes"]), on.data.name)
-    differentiable = bool(found["differentiable"])
-    item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command)
+    differentiable, rejects = bool(found["differentiable"]), bool(found["detectors"])
+    item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command, rejects)
     return dataclasses.replace(item, facts=facts)
 
 
@@ -184,11 +184,13 @@ def describe_audit(
     name: str = "audit",
     differentiable: bool = True,
     command: str = "",
+    rejects: bool = False,
 ) -> Audit:
     """The audit of a model that is known to be differentiable, or known not to be: a value, nothing is computed.
 
     The union is the claimed attack, an adequate one of its kind, and PGD on three losses, each with restarts: no
-    single loss wins on every masked network.
+    single loss wins on every masked network. Where the model ``rejects`` images, all but the claimed one evade its
+    detectors: an attack that does not know of them proves nothing.
     """
     if budget not in EFFORT:
         raise UsageError(f"budget='{budget}' is not known. Write quick, standard or thorough.")
@@ -204,6 +206,9 @@ def describe_audit(
         estimator: Estimator = Backprop(n) if differentiable else Differences(radius=0.05, pairs=20, draws=min(n, 2))
         return White(estimator)
 
+    def aware(n: int) -> White:
+        return White(Evading(inner=white(n).estimator)) if rejects else white(n)
+
     def against(attack: Attack, access: Access) -> Evaluation:
         return tuple(Score(model, Craft((model,), s, attack, threat, access), repeats=draws) for s in slices)
 
@@ -211,7 +216,7 @@ def describe_audit(
     battery = {
         f"PGD-{effort.steps} {loss}": against(
             PGD(steps=effort.steps, loss=loss, restarts=effort.restarts),  # type: ignore[arg-type]
-            white(effort.draws),
+            aware(effort.draws),
         )
         for loss in losses
     }
@@ -224,7 +229,7 @@ def describe_audit(
         threat=threat,
         clean=tuple(Score(model, s, repeats=draws) for s in slices),
         claimed=against(usual, white(CLAIMED_DRAWS)),
-        adequate=against(enough, white(effort.adequate_draws)),
+        adequate=against(enough, aware(effort.adequate_draws)),
         battery=battery,
         signals=tuple(Signals(model, s) for s in slices) if differentiable else (),
         delta=delta,

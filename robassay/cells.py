@@ -27,7 +27,7 @@ from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
 from robassay.registry import USER_PREFIX, part, source_digest
 from robassay.rng import Stream
-from robassay.threat import Threat
+from robassay.threat import REJECT, Threat
 from robassay.training import Recipe, restore, train
 
 Arrays = dict[str, Tensor]
@@ -415,15 +415,15 @@ class Score(Cell):
         }
 
     def _decide(self, model: Classifier, x: Tensor, rng: Stream) -> Tensor:
-        """Decisions int64 (repeats, B); (1, B) of a deterministic model."""
-        h = model.prefix(x)
+        """Decisions int64 (repeats, B); (1, B) of a deterministic model. What its detectors refuse is REJECT."""
+        h, refused = model.prefix(x), model.rejects(x)
         repeats = self.repeats if model.stochastic else 1
         decisions = []
         for start in range(0, repeats, REPEATS_AT_ONCE):
             n = min(REPEATS_AT_ONCE, repeats - start)
             logits = model.sample(h, n * self.policy.draws, rng.child("repeat", start))
             grouped = logits.reshape(n, self.policy.draws, len(x), model.classes)
-            decisions += [self.policy.decide(one) for one in grouped]
+            decisions += [torch.where(refused, REJECT, self.policy.decide(one)) for one in grouped]
         return torch.stack(decisions)
 
 

@@ -60,6 +60,18 @@ class Classifier(nn.Module, abc.ABC):
             raise CannotQuiet(f"{type(self).__name__} does not say what it is without its noise.")
         return self.draw(h)
 
+    def alarms(self, x: Tensor) -> Tensor:
+        """How far every detector's score lies above its threshold: images (B, C, H, W) → (B, detectors).
+
+        Deterministic, and differentiable for an attacker who evades. No detectors unless overridden.
+        """
+        return x.new_zeros(len(x), 0)
+
+    @final
+    def rejects(self, x: Tensor) -> Tensor:
+        """Which images (B, C, H, W) are refused, whatever their logits say: bool (B,). One alarm at 0 is enough."""
+        return (self.alarms(x) >= 0).any(1)
+
     def gaussian(self, h: Tensor) -> tuple[Tensor, Tensor] | None:
         """Where the logits of features (B, …) are Gaussian: their mean (B, classes) and a factor F (classes, D) of the
         covariance F Fᵀ, the same for all images. None unless overridden."""
@@ -207,7 +219,10 @@ def logits_of(output: object) -> Tensor:
 
 @final
 class Mixture(Classifier):
-    """Each inference of each image draws one of the members uniformly. Source: Tan et al. 2020, §V."""
+    """Each inference of each image draws one of the members uniformly. Source: Tan et al. 2020, §V.
+
+    Members with detectors are refused when images are judged: an image would be rejected in some draws only.
+    """
 
     stochastic = True
 
@@ -231,6 +246,11 @@ class Mixture(Classifier):
                 order.append(index)
         return torch.cat(parts)[torch.cat(order).argsort()]
 
+    def alarms(self, x: Tensor) -> Tensor:
+        if any(isinstance(m, Classifier) and m.alarms(x[:1]).shape[1] for m in self.members):
+            raise UsageError("A member of the mixture has detectors. Put them around the mixture, not around a member.")
+        return super().alarms(x)
+
 
 @final
 class Quiet(Classifier):
@@ -252,6 +272,9 @@ class Quiet(Classifier):
 
     def draw(self, h: Tensor) -> Tensor:
         return self.inner.quiet(h)
+
+    def alarms(self, x: Tensor) -> Tensor:
+        return self.inner.alarms(x)
 
 
 class Net(abc.ABC):

@@ -47,6 +47,8 @@ class Estimator(abc.ABC):
     kind: ClassVar[str] = "estimators"
     draws: int
     """Stochastic passes per point at which the loss is asked."""
+    evades: ClassVar[bool] = False
+    """Whether an image that a detector refuses is none that this attacker would keep."""
 
     @abc.abstractmethod
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
@@ -184,6 +186,36 @@ class ClosedForm(Estimator):
         with torch.no_grad():
             logits = torch.cat(list(model.passes(features.detach(), self.draws, rng)))
         return Directed(value.detach(), gradient, logits, Cost(len(logits), 1))
+
+
+@part(source="Carlini and Wagner 2017 (MagNet); Ge et al. 2020 with weight 10")
+class Evading(Estimator):
+    """``inner`` minus ``weight`` · Σ max(0, alarm) over the classifier's detectors, for defences that reject.
+
+    It goes outside other estimators. The attack then takes no image for successful that a detector refuses. In CW the
+    weight c multiplies the detectors' term, too, and so finds the size that it needs. Passes of the detectors are not
+    counted.
+    """
+
+    evades = True
+    weight: float = 10.0
+    inner: Estimator = Backprop()
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise UsageError(f"weight={self.weight} would attract the alarm. Write weight=10.0.")
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return self.inner.draws
+
+    def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
+        found = self.inner(model, x, loss, rng)
+        with torch.enable_grad():
+            image = x.detach().requires_grad_()
+            penalty = self.weight * model.alarms(image).clamp_min(0).sum(1)
+            gradient = _gradient(penalty.sum(), image)
+        return found._replace(value=found.value - penalty.detach(), gradient=found.gradient - gradient)
 
 
 class Transform(abc.ABC):

@@ -16,14 +16,16 @@ from robassay.threat import Goal, Loss
 
 @cell
 class Facts(Cell):
-    """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings."""
+    """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings; how many detectors."""
 
+    version = 2
     target: Model
     on: Examples
 
     def compute(self, ctx: Context) -> Arrays:
-        found = probe(ctx.open(self.target), pixels(self.on.load().x).to(ctx.device))
-        return {name: torch.tensor(int(value)) for name, value in found._asdict().items()}
+        model, x = ctx.open(self.target), pixels(self.on.load().x).to(ctx.device)
+        found = {**probe(model, x)._asdict(), "detectors": model.alarms(x[:1]).shape[1]}
+        return {name: torch.tensor(int(value)) for name, value in found.items()}
 
 
 @cell

@@ -45,7 +45,7 @@ class Evidence(NamedTuple):
     signals: Mapping[str, np.ndarray]
     """Per-image indicators, (N,) each; empty when not measured."""
     facts: Mapping[str, bool]
-    """What was found out about the model: stochastic, reproducible, coupled, differentiable, probabilities."""
+    """What was found out: stochastic, reproducible, coupled, differentiable, probabilities, detectors."""
 
 
 def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:

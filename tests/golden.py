@@ -15,12 +15,26 @@ import robassay.policy
 import robassay.signals
 import robassay.training  # noqa: F401
 from robassay.cells import Cell, Craft, Examples, Mixed, Quieted, Score, Train
+from robassay.defended import Encoder, Guarded, Regional
 from robassay.given import Given, Held
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
 
 FILE = Path(__file__).with_name("golden.json")
-CELLS: tuple[type[Cell], ...] = (Train, Mixed, Quieted, Craft, Score, Given, Held, Facts, Signals)
+CELLS: tuple[type[Cell], ...] = (
+    Train,
+    Mixed,
+    Quieted,
+    Regional,
+    Encoder,
+    Guarded,
+    Craft,
+    Score,
+    Given,
+    Held,
+    Facts,
+    Signals,
+)
 
 
 def current() -> dict[str, dict[str, object]]:

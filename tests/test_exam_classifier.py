@@ -22,6 +22,7 @@ CLAIMS = {
     "coupled": "coupled says whether batch mates matter",
     "quiet": "quiet is deterministic",
     "gradient": "the gradient reaches the image",
+    "alarms": "its detectors refuse an image always or never",
 }
 
 
@@ -154,6 +155,16 @@ class NanGradient(Deterministic):
         return super().linear((h * 0).sqrt() + h.detach())
 
 
+class RandomAlarms(Net):
+    def alarms(self, x):
+        return torch.randn(len(x), 2)
+
+
+class FlatAlarms(Net):
+    def alarms(self, x):
+        return x.flatten(1).mean(1)
+
+
 BROKEN = [
     (OwnGenerator(), "bits", "global generator"),
     (Membrane(), "bits", "membrane"),
@@ -176,6 +187,8 @@ BROKEN = [
     (Wide(), "answers", r"expected \(8, 9\)"),
     (Raises(), "answers", "no such layer"),
     (NanGradient(), "gradient", "NaN"),
+    (RandomAlarms(), "alarms", "alarms are random"),
+    (FlatAlarms(), "alarms", r"expected \(8, detectors\)"),
 ]
 
 
@@ -195,7 +208,7 @@ def test_the_exam_reports_all_failures_together():
         def quiet(self, h):
             return self.draw(h)
 
-    with pytest.raises(ContractError, match="breaks 2 of 9 promises") as caught:
+    with pytest.raises(ContractError, match="breaks 2 of 10 promises") as caught:
         check_classifier(Several(), X)
     assert [r.promise for r in caught.value.results if not r.ok] == [CLAIMS["rows"], CLAIMS["quiet"]]
 

@@ -128,7 +128,7 @@ class _Search:
             else:
                 found = self.access.direction(at, self._loss(rows), stream, counted)
                 logits, gradient = found.logits, found.gradient
-            wrong = self.goal[rows].won(logits).float().mean(0)
+            wrong = self.goal[rows].won(logits).float().mean(0) * self.access.undetected(at)
             state.see(rows, at, self._height(rows, logits, wrong, certain), gradient)
             if certain:
                 self.done[rows] |= wrong == 1

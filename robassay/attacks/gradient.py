@@ -227,14 +227,15 @@ class Climb:
                 x_adv = moved
                 continue
             where = slice(None) if rows is None else rows
-            wrong = goal.won(logits).float().mean(0)
+            passed = self.access.undetected(at)
+            wrong = goal.won(logits).float().mean(0) * passed
             gap = goal.margin(logits).mean(0)
             better = ((wrong > share[where]) & ~gap.isnan()) | ((wrong == share[where]) & (gap > margin[where]))
             share[where] = torch.where(better, wrong, share[where])
             margin[where] = torch.where(better, gap, margin[where])
             best[where] = torch.where(per_example(better, at), at, best[where])
             if certain:
-                done[where] |= goal.reached(logits.mean(0).argmax(-1)) if keep == "first" else wrong == 1
+                done[where] |= goal.reached(logits.mean(0).argmax(-1)) & passed if keep == "first" else wrong == 1
                 moved = torch.where(per_example(done[where], at), at, moved)
             x_adv[where] = moved
         return Kept(x_adv, best)
@@ -273,7 +274,7 @@ def strongest(access: GradientAccess, goal: Goal, candidates: list[Tensor], rng:
     margin = torch.full_like(share, float("-inf"))
     for candidate in candidates:
         logits = access.logits(candidate, rng, draws)
-        wrong = goal.won(logits).float().mean(0)
+        wrong = goal.won(logits).float().mean(0) * access.undetected(candidate)
         gap = goal.margin(logits).mean(0)
         better = ((wrong > share) & ~gap.isnan()) | ((wrong == share) & (gap > margin))
         share, margin = torch.where(better, wrong, share), torch.where(better, gap, margin)

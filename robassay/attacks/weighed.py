@@ -163,7 +163,7 @@ class _Search:
     def begin(self, start: Tensor, rng: Stream) -> None:
         """Take the images ``start`` (B, C, H, W) for the best so far where they succeed."""
         draws = self.attack.accept.fresh or self.access.estimator.draws
-        good = self._agreed(self.goal, self.access.logits(start, rng, draws), draws)
+        good = self._agreed(self.goal, start, self.access.logits(start, rng, draws), draws)
         self.best = torch.where(per_example(good, start), start, self.best)
         self.square = torch.where(good, (start - self.x).flatten(1).square().sum(1), self.square)
 
@@ -251,12 +251,13 @@ class _Search:
             each = accept.fresh
         else:
             each = self.access.estimator.draws
-        return self._agreed(live.goal, logits, each)
+        return self._agreed(live.goal, at, logits, each)
 
-    def _agreed(self, goal: Goal, logits: Tensor, each: int) -> Tensor:
-        """Whether every model accepts, from ``each`` draws of the random ones: bool (b,)."""
+    def _agreed(self, goal: Goal, at: Tensor, logits: Tensor, each: int) -> Tensor:
+        """Whether every model accepts, from ``each`` draws of the random ones, and no detector refuses: bool (b,)."""
         parts = logits.split([each if model.stochastic else 1 for model in self.access.models])
-        return torch.stack([self.attack.accept.accepts(goal, part) for part in parts]).all(0)
+        accepted = torch.stack([self.attack.accept.accepts(goal, part) for part in parts]).all(0)
+        return accepted & self.access.undetected(at)
 
     def _keep(self, live: Live, at: Tensor, square: Tensor, accepted: Tensor) -> None:
         live.hit |= accepted

@@ -44,6 +44,7 @@ def check_classifier(model: Classifier, x: Tensor) -> list[Result]:
         ("coupled says whether batch mates matter", _coupled_claim),
         ("quiet is deterministic", _quiet_claim),
         ("the gradient reaches the image", _gradient_reaches),
+        ("its detectors refuse an image always or never", _alarms_claim),
     )
     return examine(type(model).__name__, [(promise, partial(check, model, x[:8])) for promise, check in checks])
 
@@ -195,3 +196,14 @@ def _gradient_reaches(model: Classifier, x: Tensor) -> str | None:
     if not found.gradient.any():
         return "no gradient reaches the image: gradient attacks are blind, and prove nothing here."
     return None
+
+
+def _alarms_claim(model: Classifier, x: Tensor) -> None:
+    with torch.no_grad():
+        with RNG.child("alarms", 0).active():
+            first = model.alarms(x.clone())
+        with RNG.child("alarms", 1).active():
+            again = model.alarms(x.clone())
+    shape = tuple(first.shape)
+    need(len(shape) == 2 and shape[0] == len(x), f"alarms have shape {shape}, expected ({len(x)}, detectors).")
+    need(torch.equal(first, again), "alarms are random or NaN. Switch the noise off in them, and look for 0/0.")

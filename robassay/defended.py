@@ -1,0 +1,116 @@
+"""Cells of defences that are put around a trained model."""
+
+from __future__ import annotations
+
+import torch
+
+from robassay.cells import Arrays, Cell, Context, Model, Source, cell
+from robassay.classifier import Classifier
+from robassay.data import pixels
+from robassay.defences.autoencoders import AutoEncoder, restore_encoder, train_encoder
+from robassay.defences.magnet import Guard, MagNet, threshold
+from robassay.defences.region import Region
+from robassay.errors import UsageError
+from robassay.rng import Stream
+
+VAL_BATCH = 250
+"""Validation images scored together."""
+
+
+@cell
+class Regional(Model):
+    """A model that decides by votes around the image; see :class:`~robassay.defences.region.Region`.
+
+    Args:
+        of: the model; Quieted(model) where its own noise should be off.
+        region: the cube and the number of votes; they are cast when the cell is judged with ``region.policy``.
+    """
+
+    of: Model
+    region: Region = Region()
+
+    def compute(self, ctx: Context) -> Arrays:
+        return {"region": torch.tensor(self.region.radius)}
+
+    def open(self, ctx: Context) -> Classifier:
+        return self.region.around(ctx.open(self.of))
+
+
+@cell
+class Encoder(Cell):
+    """An auto-encoder trained on a data set's training images.
+
+    Args:
+        net: which, and how: see :class:`~robassay.defences.autoencoders.AutoEncoder`.
+        data: the data set.
+        seed: names the streams of weights, noise and order.
+        limit: use only the first so many training images; None for all.
+    """
+
+    net: AutoEncoder
+    data: Source
+    seed: int = 0
+    limit: int | None = None
+
+    def compute(self, ctx: Context) -> Arrays:
+        images = self.data.split("train").x[: self.limit]
+        rng = Stream(("encoder", self.key))
+        return train_encoder(self.net, self.data.shape, images, rng, ctx.scratch, ctx.progress, ctx.device)
+
+    def restore(self, ctx: Context) -> torch.nn.Module:
+        """The trained auto-encoder, frozen, on the device."""
+        arrays = {name: torch.from_numpy(a) for name, a in ctx.load(self).items()}
+        return restore_encoder(self.net, self.data.shape, arrays).to(ctx.device)
+
+
+@cell
+class Guarded(Model):
+    """A model behind MagNet; :func:`guard` makes it with its auto-encoders.
+
+    Args:
+        of: the model; in the papers trained with dropout.
+        magnet: how it is guarded.
+        reformer: the trained auto-encoder in front.
+        encoders: those of the detectors, in their order.
+        data: its "val" images set the thresholds.
+    """
+
+    of: Model
+    magnet: MagNet
+    reformer: Encoder
+    encoders: tuple[Encoder, ...]
+    data: Source
+
+    def __post_init__(self) -> None:
+        described = (self.magnet.reformer, *(d.encoder for d in self.magnet.detectors))
+        if described != (self.reformer.net, *(e.net for e in self.encoders)):
+            raise UsageError("the auto-encoders are not those that magnet describes. Write guard(model, data, magnet).")
+
+    @torch.no_grad()
+    def compute(self, ctx: Context) -> Arrays:
+        guard, images = self._around(ctx, torch.zeros(len(self.encoders))), self.data.split("val").x
+        scores = torch.cat([guard.scores(pixels(x).to(ctx.device)).cpu() for x in images.split(VAL_BATCH)])
+        return {"thresholds": torch.tensor([threshold(column, self.magnet.fpr).item() for column in scores.T])}
+
+    def open(self, ctx: Context) -> Classifier:
+        return self._around(ctx, torch.from_numpy(ctx.load(self)["thresholds"]))
+
+    def _around(self, ctx: Context, thresholds: torch.Tensor) -> Guard:
+        encoders = [encoder.restore(ctx) for encoder in self.encoders]
+        return self.magnet.around(ctx.open(self.of), self.reformer.restore(ctx), encoders, thresholds).to(ctx.device)
+
+
+def guard(of: Model, data: Source, magnet: MagNet | None = None, seed: int = 0, limit: int | None = None) -> Guarded:
+    """``of`` behind MagNet, with an auto-encoder for each role, trained and adjusted on ``data``.
+
+    Args:
+        of: a model trained on ``data``.
+        data: its training images teach the auto-encoders, its validation images set the thresholds.
+        magnet: how; None for the MNIST settings.
+        seed: of all auto-encoders; their roles tell them apart.
+        limit: training images of the auto-encoders; None for all.
+    """
+    magnet = MagNet() if magnet is None else magnet
+    roles = (magnet.reformer, *(d.encoder for d in magnet.detectors))
+    reformer, *encoders = (Encoder(net, data, len(roles) * seed + i, limit) for i, net in enumerate(roles))
+    return Guarded(of, magnet, reformer, tuple(encoders), data)
