@@ -46,7 +46,7 @@ def test_without_alpha_or_when_quiet_it_is_its_backbone(place: Any, detail: Any)
 
 @pytest.mark.parametrize(("detail", "shape"), [("layer", ()), ("channel", (3, 1)), ("element", (3, 5))])
 def test_weights_have_the_mean_and_the_spread_stated(detail: Any, shape: tuple[int, ...]) -> None:
-    layer, n = nn.Linear(5, 3), 40_000
+    layer, n = nn.Linear(5, 3), 4_000
     noise = WeightNoise(layer, detail)
     assert noise.alpha.shape == shape and bool((noise.alpha == 0.25).all())
     with torch.no_grad(), Stream(("weights",)).active():
