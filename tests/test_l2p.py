@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robassay.classifier import Net
-from robassay.defences.l2p import L2P, LearntNoise, Perturbed
+from robassay.defences.l2p import L2P, LearntNoise, Perturbed, sites
 from robassay.errors import RobassayError, UsageError
 from robassay.nets.backbone import Backbone, Shape
 from robassay.nets.cnn import SmallCNN
@@ -102,7 +102,7 @@ def test_sigma_is_never_below_its_least(epoch: int) -> None:
     model.begin_epoch(epoch)
     model.after_step(0.1)
     assert min(n.sigma.min().item() for n in noises(model)) == pytest.approx(0.01)
-    assert float(noises(model)[1].sigma.max()) == 0.25
+    assert noises(model)[1].sigma.max().item() == 0.25
 
 
 def test_before_the_delay_it_is_deterministic_and_a_reloaded_net_knows() -> None:
@@ -141,3 +141,8 @@ def test_sigma_does_not_decay_and_faults_are_named() -> None:
             L2P(**wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="convolution"):
         L2P(MLP()).build(SHAPE, 4)
+
+
+def test_only_the_first_activation_behind_a_convolution_is_a_place() -> None:
+    trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Tanh(), nn.Linear(6, 6), nn.ReLU())
+    assert sites(trunk) == [trunk[2]]
