@@ -25,7 +25,7 @@ from robassay.data import Images, pixels
 from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
-from robassay.registry import USER_PREFIX, part, source_digest
+from robassay.registry import USER_PREFIX, enlist, part, source_digest
 from robassay.rng import Stream
 from robassay.threat import REJECT, Threat
 from robassay.training import Recipe, restore, train
@@ -218,7 +218,11 @@ class Train(Model):
 
 @cell
 class Mixed(Model):
-    """A stochastic mixture of models; see :class:`~robassay.classifier.Mixture`."""
+    """A stochastic mixture: each inference of each image draws one of several models, uniformly.
+
+    Args:
+        members: one model at least, each trained by itself; see :class:`~robassay.classifier.Mixture`.
+    """
 
     members: tuple[Model, ...]
 
@@ -227,6 +231,10 @@ class Mixed(Model):
 
     def open(self, ctx: Context) -> Classifier:
         return Mixture([ctx.open(member) for member in self.members])
+
+
+# A cell, not a part: what is mixed are trained models, not the descriptions of nets.
+enlist("defences", "mixture", Mixed, "Tan et al. 2020, §V")
 
 
 @cell

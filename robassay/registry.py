@@ -84,15 +84,24 @@ def part(cls: Any = None, *, name: str | None = None, source: str = "") -> Any:
             raise UsageError(f"@part on {c.__name__}: derive it from Attack, Net, Policy, Estimator or BackwardRule.")
         final: Any = dataclass(frozen=True)(c)
         label = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", c.__name__).lower()
-        held = _entries.get((kind, label))
-        # A user's file may be read twice, edited in between; another file's class under a taken name is a mistake.
-        if held is not None and held.cls.__module__ != c.__module__ and _file_of(held.cls) != _file_of(c):
-            raise UsageError(f"{kind} '{label}' is already {held.cls.__module__}.{held.cls.__name__}. Choose a name.")
-        doc = (c.__doc__ or "").strip().split("\n", maxsplit=1)[0]
-        _entries[(kind, label)] = Entry(kind, label, final, doc, source)
+        enlist(kind, label, final, source)
         return final
 
     return register if cls is None else register(cls)
+
+
+def enlist(kind: str, name: str, cls: type, source: str) -> None:
+    """List a frozen dataclass among the parts of a kind: what :func:`part` does, for one made elsewhere (a cell).
+
+    Raises:
+        UsageError: another class already has the name.
+    """
+    held = _entries.get((kind, name))
+    # A user's file may be read twice, edited in between; another file's class under a taken name is a mistake.
+    if held is not None and held.cls.__module__ != cls.__module__ and _file_of(held.cls) != _file_of(cls):
+        raise UsageError(f"{kind} '{name}' is already {held.cls.__module__}.{held.cls.__name__}. Choose a name.")
+    doc = (cls.__doc__ or "").strip().split("\n", maxsplit=1)[0]
+    _entries[(kind, name)] = Entry(kind, name, cls, doc, source)
 
 
 def _file_of(cls: type) -> str | None:

@@ -66,6 +66,7 @@ def listing(kind: str) -> list[dict[str, str]]:
 
 def _entries(kind: str) -> list[Any]:
     import robassay.attacks
+    import robassay.cells
     import robassay.defences
     import robassay.estimators
     import robassay.nets

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
 from robassay.classifier import Classifier, Net
-from robassay.defences.a2snn import A2SNN, NoiseHead
+from robassay.defences.a2snn import A2SNN
 from robassay.errors import UsageError
 from robassay.nets.bsn import BSN
 from robassay.nets.cnn import SmallCNN
@@ -293,95 +291,3 @@ def test_slope_travels_with_the_weights() -> None:
     h = flat.prefix(images(3))
     assert flat.slope == 2.5
     assert torch.equal(flat.quiet(h), steep.quiet(h))
-
-
-# -------------------------------------------------------------------------------------------------------------- A2SNN
-
-
-def head(net: A2SNN, classes: int, dtype: torch.dtype = torch.float32) -> NoiseHead:
-    model = built(net, classes=classes).to(dtype)
-    assert isinstance(model, NoiseHead)
-    return model
-
-
-def test_logits_are_gaussian_with_the_covariance_of_the_head() -> None:
-    model, n = head(A2SNN(MLP(), dim=4), 3), 1_000_000
-    h = model.prefix(images(1)).detach()
-    with torch.no_grad(), Stream(("covariance",)).active():
-        logits = model.draw(h.expand(n, -1))
-        model.head.weight.zero_()[:, :3].fill_diagonal_(1)
-        noise = model.draw(torch.zeros(n, 4)) - model.head.bias
-    model.zero_grad()
-    weight = head(A2SNN(MLP(), dim=4), 3).head.weight.detach()
-    sigma = (model.factor @ model.factor.T).detach()
-    for drawn, expected in ((logits, weight @ sigma @ weight.T), (noise, sigma[:3, :3])):
-        variance = expected.diagonal()
-        error = ((variance[:, None] * variance + expected**2) / n).sqrt()
-        assert ((drawn.T.cov() - expected).abs() <= 4.5 * error).all()
-    mean = h @ weight.T + model.head.bias.detach()
-    assert ((logits.mean(0) - mean).abs() <= 4.5 * logits.std(0) / math.sqrt(n)).all()
-
-
-def test_gradients_of_both_terms_have_their_closed_forms() -> None:
-    model = head(A2SNN(MLP(), dim=6), 4, torch.float64)
-    w, factor = model.head.weight.detach(), model.factor.detach()
-    (of_entropy,) = torch.autograd.grad(model.entropy(), model.scale)
-    assert torch.allclose(of_entropy, (1 / factor.diagonal()).diag(), atol=1e-12)
-    (of_alignment,) = torch.autograd.grad(model.alignment(), model.scale)
-    scaled = (w @ factor) / (w @ factor).square().sum(1, keepdim=True)
-    assert torch.allclose(of_alignment, (2 * w.T @ scaled).tril(), atol=1e-12)
-
-
-@pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_entropy_and_regularizer_are_the_papers(covariance: Any) -> None:
-    net = A2SNN(MLP(), dim=6, covariance=covariance, entropy=0.1, wca=0.7)
-    model = head(net, 4, torch.float64)
-    w, sigma = model.head.weight, model.factor @ model.factor.T
-    if covariance == "full":
-        assert torch.allclose(model.entropy(), MultivariateNormal(torch.zeros(6).double(), sigma).entropy())
-    expected = (
-        -0.1 * (0.5 * torch.logdet(2 * math.pi * math.e * sigma)) - 0.7 * (w @ sigma @ w.T).diagonal().log().sum()
-    )
-    assert torch.allclose(model.regularizer(60_000), expected)  # type: ignore[arg-type]
-    model.net = replace(net, entropy=0.0)
-    assert torch.allclose(model.regularizer(60_000), -0.7 * model.alignment())  # type: ignore[arg-type]
-    model.net = replace(net, entropy=0.0, wca=0.0)
-    assert model.regularizer(60_000) is None
-
-
-def test_rows_of_the_head_have_unit_length_after_a_step() -> None:
-    model = head(A2SNN(), 10)
-    before = model.head.weight.detach().clone()
-    model.after_step(0.1)
-    assert torch.allclose(model.head.weight.norm(dim=1), torch.ones(10))
-    assert torch.cosine_similarity(model.head.weight, before).min() > 0.9999
-
-
-def test_without_noise_it_is_its_backbone() -> None:
-    noisy, plain = built(A2SNN(SmallCNN(), dim=32)), built(SmallCNN(features=32))
-    with torch.no_grad():
-        noisy.scale.zero_()  # type: ignore[operator]
-    plain.load_state_dict({k: v for k, v in noisy.state_dict().items() if k != "scale"})
-    x = images(4)
-    assert torch.equal(noisy(x), plain(x))
-
-
-def test_shared_noise_is_one_noise_for_the_batch() -> None:
-    model, x = built(A2SNN(per_example=False)), images(1)
-    assert model.rows == "shared"
-    logits = model(x.expand(3, -1, -1, -1))
-    assert torch.allclose(logits[0], logits[2]) and not torch.allclose(logits, model(x), atol=1e-3)
-
-
-def test_probability_of_error_with_two_classes_is_the_normal_distributions() -> None:
-    model, n = head(A2SNN(MLP(), dim=8), 2), 100_000
-    with torch.no_grad(), Stream(("two",)).active():
-        h = model.prefix(images(1))
-        quiet = model.quiet(h)[0]
-        model.head.bias[1] -= (quiet[1] - quiet[0]) - 0.8
-        margin = float(model.quiet(h)[0].diff())
-        spread = float(((model.head.weight[1] - model.head.weight[0]) @ model.factor).norm())
-        wrong = (model.draw(h.expand(n, -1)).argmax(1) == 0).double().mean().item()
-    expected = 0.5 * math.erfc(margin / spread / math.sqrt(2))
-    assert 0.02 < expected < 0.49
-    assert abs(wrong - expected) <= 4 * math.sqrt(expected * (1 - expected) / n)

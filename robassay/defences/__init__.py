@@ -1,5 +1,5 @@
 """Defences; importing this package registers them all."""
 
-from robassay.defences import a2snn, adversarial, dropout, magnet, random_spiking, region
+from robassay.defences import a2snn, adv_bnn, adversarial, dropout, l2p, magnet, pni, random_spiking, region, rse
 
-__all__ = ["a2snn", "adversarial", "dropout", "magnet", "random_spiking", "region"]
+__all__ = ["a2snn", "adv_bnn", "adversarial", "dropout", "l2p", "magnet", "pni", "random_spiking", "region", "rse"]

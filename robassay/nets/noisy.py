@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import takewhile
@@ -46,6 +46,10 @@ class Noise(nn.Module, abc.ABC):
     def silent(self, x: Tensor) -> Tensor:
         """What the layer is without its noise: the identity unless overridden."""
         return x
+
+    def scales(self) -> Iterable[nn.Parameter]:
+        """Learnt sizes of the noise, which weight decay leaves alone."""
+        return ()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.silent(x) if _SILENT.get() else self.noisy(x)
@@ -116,6 +120,15 @@ class NoisyNet(Classifier):
         """Every noise layer as it is without its noise."""
         with silence():
             return self.draw(h)
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """The scales of all noise layers."""
+        return [scale for m in self.modules() if isinstance(m, Noise) for scale in m.scales()]
+
+
+def layered(trunk: nn.Module) -> nn.Sequential:
+    """The trunk as a chain of layers: itself, or a chain with it alone."""
+    return trunk if isinstance(trunk, nn.Sequential) else nn.Sequential(trunk)
 
 
 def _noisy(layer: nn.Module) -> bool:
