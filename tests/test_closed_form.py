@@ -40,7 +40,9 @@ def phi(r: Tensor) -> Tensor:
 
 def test_the_mean_and_covariance_are_those_of_draws() -> None:
     model, x = noise_head(3), images(2)
-    mean, factor = model.gaussian(model.prefix(x))
+    found = model.gaussian(model.prefix(x))
+    assert found is not None
+    mean, factor = found
     drawn = model.sample(model.prefix(x), 100_000, RNG.child("draws")).double()
     assert torch.allclose(drawn.mean(0), mean.double(), atol=0.03)
     assert torch.allclose(drawn[:, 0].T.cov(), (factor @ factor.T).double(), rtol=0.03, atol=0.03)

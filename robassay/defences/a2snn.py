@@ -130,9 +130,9 @@ class NoiseHead(Classifier):
         logits: Tensor = self.head(h)
         return logits
 
-    def gaussian(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean W h + b (B, classes), and W L (classes, D): the logits' covariance is W L (W L)ᵀ."""
-        return self.quiet(h), self.head.weight @ self.factor
+    def gaussian(self, h: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean W h + b (B, classes), and W L (classes, D): the logits' covariance is W L (W L)ᵀ. None without noise."""
+        return (self.quiet(h), self.head.weight @ self.factor) if self.stochastic else None
 
     def entropy(self) -> Tensor:
         """Differential entropy of the noise in nats: D/2 · ln(2πe) + Σ ln|L_jj|.
