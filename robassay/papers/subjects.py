@@ -1,0 +1,144 @@
+"""The networks of the papers as cells: published recipes ("full"), and short ones for two cores ("small").
+
+Published accuracies stand beside what is measured; a short schedule is named in the table, never hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from robassay.attacks.gradient import PGD
+from robassay.cells import Model, Source, Train
+from robassay.classifier import Net
+from robassay.defences.a2snn import A2SNN
+from robassay.defences.adv_bnn import AdvBNN
+from robassay.defences.adversarial import AdversarialTraining
+from robassay.defences.dropout import Dropout
+from robassay.defences.l2p import L2P
+from robassay.defences.pni import PNI
+from robassay.defences.random_spiking import RandomSpiking
+from robassay.defences.rse import RSE
+from robassay.errors import UsageError
+from robassay.nets.bnn import BNND, BNNS
+from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
+from robassay.nets.cnn import SmallCNN
+from robassay.nets.cw_mnist import CWMnist
+from robassay.nets.lenet import LeNetPP
+from robassay.nets.wrn import WRN
+from robassay.threat import Threat
+from robassay.training import Recipe
+
+SCALES = ("small", "full")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network and what its paper says of it on MNIST.
+
+    Args:
+        model: the network's cell.
+        published: accuracy in the paper, None where it has none on MNIST.
+        averaged: the paper's decision is an average of ten passes.
+        note: what the recipe leaves out.
+    """
+
+    model: Model
+    published: float | None = None
+    averaged: bool = True
+    note: str = ""
+
+
+def mnist_subjects(data: Source, scale: str) -> dict[str, Subject]:
+    """Networks of Tan et al., Ge et al. and Eustratiadis et al. on MNIST, by name.
+
+    Raises:
+        UsageError: unknown scale.
+    """
+    if scale not in SCALES:
+        raise UsageError(f"scale='{scale}' is not known. Write small or full.")
+    full = scale == "full"
+    return {**_tan(data, full), **_ge(data, full), **_noisy(data, full), **_anisotropic(data, full)}
+
+
+def _tan(data: Source, full: bool) -> dict[str, Subject]:
+    """Tan et al. 2020, Tables I and VII."""
+    fall = Recipe(epochs=100, step=5, gamma=0.75, batch=128)
+    bsn = replace(fall, optimizer="sgd", lr=0.01, weight_decay=1e-4)
+    deep = replace(fall, epochs=100 if full else 30, lr=1e-4, weight_decay=1e-6)
+    conv = Recipe(epochs=100 if full else 30, lr=1e-3, weight_decay=1e-5, step=50, gamma=0.1)
+    binary = Recipe(epochs=20 if full else 5, batch=256, lr=5e-3, weight_decay=1e-4)
+    widths = (80, 160, 320) if full else (20, 40, 80)
+    told = "" if full else f"widths {widths}, {binary.epochs} of 20 epochs"
+    short = "" if full else "30 of 100 epochs"
+    return {
+        "BSN-2": Subject(Train(BSN(slope_schedule=GeometricSlope()), data, bsn), 0.962),
+        "BSN-4": Subject(Train(BSN4(), data, deep), 0.972, note=short),
+        "BSN-L": Subject(Train(BSNL(), data, conv), 0.990, note=short),
+        "BNN-D": Subject(Train(BNND(widths=widths), data, binary), 0.989, note=told),
+        "BNN-S": Subject(Train(BNNS(widths=widths), data, binary), 0.967, note=told),
+    }
+
+
+def _ge(data: Source, full: bool) -> dict[str, Subject]:
+    """Ge et al. 2020, Table 2 and appendix; the short recipe takes larger, falling steps on unpadded layers."""
+    net = CWMnist() if full else CWMnist(padding="valid")
+    recipe = Recipe(epochs=50, batch=128, optimizer="sgd", lr=0.01, nesterov=True)
+    if not full:
+        recipe = replace(recipe, epochs=8, lr=0.03, step=3, gamma=0.3)
+    nets: dict[str, tuple[Net, float]] = {
+        "Standard": (net, 0.9923),
+        "Dropout": (Dropout(net, 0.5), 0.9935),
+        "RS-1": (RandomSpiking(net), 0.9912),
+        "RS-1-Dropout": (RandomSpiking(net, dropout=0.5), 0.9929),
+    }
+    note = "" if full else "8 of 50 epochs, unpadded layers"
+    made = {name: Subject(Train(one, data, recipe), share, note=note) for name, (one, share) in nets.items()}
+    wide = Recipe(epochs=2, batch=128, optimizer="sgd", lr=0.1, nesterov=True, weight_decay=5e-4, step=1, gamma=0.2)
+    return made | ({} if full else {"WRN-10-2": Subject(Train(WRN(10, 2), data, wide), note="no paper has it")})
+
+
+def _noisy(data: Source, full: bool) -> dict[str, Subject]:
+    """The competitors in Eustratiadis et al. 2021; their papers have CIFAR-10 only, so a small CNN stands in."""
+    attack = PGD(steps=7, step=0.03, keep="last")
+    hard = AdversarialTraining(attack, Threat("linf", 0.1), clean=0.5)
+    recipe = Recipe(epochs=20 if full else 3, batch=64, lr=2e-3, step=1, gamma=0.6)
+    half = replace(recipe, adversary=hard)
+    nets: dict[str, tuple[Net, Recipe]] = {
+        "RSE": (RSE(), recipe),
+        "PNI-W": (PNI(), half),
+        "L2P": (L2P(), half),
+        "Adv-BNN": (AdvBNN(), replace(recipe, adversary=replace(hard, clean=0.0))),
+        "Small CNN": (SmallCNN(), recipe),
+        "Small CNN, adversarial": (SmallCNN(), half),
+    }
+    return {name: Subject(Train(net, data, r), note="small CNN, 3 epochs") for name, (net, r) in nets.items()}
+
+
+M = {
+    "m1": A2SNN(covariance="diagonal", wca=0.0),
+    "m2": A2SNN(covariance="diagonal", entropy=0.0),
+    "m3": A2SNN(wca=0.0),
+    "m4": A2SNN(entropy=0.0),
+    "m5": A2SNN(),
+}
+"""The ablation of Eustratiadis et al. 2021, Table 5: diagonal or full covariance, entropy term, alignment term."""
+
+
+def _anisotropic(data: Source, full: bool) -> dict[str, Subject]:
+    recipe = Recipe(epochs=4, batch=128, lr=1e-3, step=2, gamma=0.3, keep="last")
+    if full:
+        recipe = Recipe(epochs=100, batch=128, lr=1e-3, keep="last")
+    half = LeNetPP() if full else LeNetPP(width=0.5)
+    made = {
+        f"A2SNN {name}, seed {seed}": Subject(
+            Train(replace(net, backbone=half), data, recipe, seed=seed),
+            averaged=False,
+            note="" if full else "half width, 4 of 100 epochs",
+        )
+        for name, net in M.items()
+        for seed in range(3)
+    }
+    if not full:
+        whole = Train(replace(M["m5"], backbone=LeNetPP()), data, replace(recipe, epochs=3, step=1))
+        made["A2SNN m5, full width"] = Subject(whole, averaged=False, note="3 of 100 epochs")
+    return made
