@@ -38,6 +38,8 @@ check: env
 
 bench: env
 	OMP_NUM_THREADS=1 $(BIN)/python bench/attacks.py
+	@$(PIP) -e '.[test,bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python bench/black_box.py
 
 papers: env
 	@$(BIN)/robassay list papers

@@ -21,7 +21,10 @@ with warnings.catch_warnings():
 
 
 class Counted(nn.Module):
-    """A classifier that counts the images it is shown. ART hands on float64, which float32 weights refuse."""
+    """A classifier that counts the images it is shown. ART hands on float64, which float32 weights refuse.
+
+    It returns probabilities: of logits ART's one-pixel attack would minimise the label's alone.
+    """
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -29,14 +32,14 @@ class Counted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.asked += len(x)
-        return self.model(x.float())
+        return self.model(x.float()).softmax(-1)
 
 
 def estimator(model: Classifier, x: Tensor) -> tuple[PyTorchClassifier, Counted]:
     """ART's view of a classifier for images like ``x`` (B, C, H, W), and the counter inside."""
     counted = Counted(model)
     wrapped = PyTorchClassifier(
-        counted, nn.CrossEntropyLoss(), tuple(x.shape[1:]), model.classes, clip_values=(0.0, 1.0), device_type="cpu"
+        counted, nn.NLLLoss(), tuple(x.shape[1:]), model.classes, clip_values=(0.0, 1.0), device_type="cpu"
     )
     return wrapped, counted
 

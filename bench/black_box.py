@@ -75,7 +75,7 @@ def boundary_row(model: Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
         return run
 
     def theirs() -> Figures:
-        x_adv, asked = art_peer.attacked(art_peer.boundary(50), model, x)
+        x_adv, asked = art_peer.attacked(art_peer.boundary(78), model, x)
         return {**distance(model, x_adv, x, y), "queries": asked}
 
     return compare("Boundary against ART", {"ART": theirs, "ours": mine(2300)}, repeats=1)

@@ -11,6 +11,17 @@ from robassay.study import Study
 
 LISTED = ("nets", "attacks", "defences", "policies", "estimators", "data", "papers")
 SCALES = ("smoke", "small", "full")
+PAPERS = {
+    "networks": (
+        "networks of three papers on MNIST: accuracy beside the published figure",
+        "Tan et al. 2020; Ge et al. 2020; Eustratiadis et al. 2021",
+    ),
+    "anisotropic": (
+        "A2SNN's ablation m1 to m5 on MNIST: the paper's attack, and the worst of four losses",
+        "Eustratiadis et al. 2021, Table 5",
+    ),
+}
+"""Studies of published results: summary and source."""
 
 
 def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
@@ -30,9 +41,12 @@ def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
         from robassay.demo import demo_study
 
         return demo_study(find("digits", data_dir), None)
-    raise UsageError(
-        f"No study is called '{name}'. {suggest(name, ['demo'])} Or write FILE.py with a function study()."
-    )
+    if name in PAPERS:
+        from robassay.papers import study_of
+
+        return study_of(name, scale, data_dir)
+    known = ["demo", *PAPERS]
+    raise UsageError(f"No study is called '{name}'. {suggest(name, known)} Or write FILE.py with a function study().")
 
 
 def _from_file(name: str, scale: str) -> Study:
@@ -56,7 +70,7 @@ def listing(kind: str) -> list[dict[str, str]]:
     if kind not in LISTED:
         raise UsageError(f"There is no list of '{kind}'. {suggest(kind, list(LISTED))}")
     if kind == "papers":
-        return []
+        return [{"name": n, "summary": summary, "source": source} for n, (summary, source) in PAPERS.items()]
     if kind == "data":
         from robassay.data import NAMES
 

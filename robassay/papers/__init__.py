@@ -1,1 +1,16 @@
 """The papers' networks, tables and figures as studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robassay.study import Study
+
+
+def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
+    """The study called ``name`` at a scale, "small" or "full"."""
+    from robassay.papers.anisotropic import anisotropic
+    from robassay.papers.networks import networks
+
+    studies = {"networks": networks, "anisotropic": anisotropic}
+    return studies[name](scale, data_dir)

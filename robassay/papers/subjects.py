@@ -138,6 +138,9 @@ def _anisotropic(data: Source, full: bool) -> dict[str, Subject]:
         for name, net in M.items()
         for seed in range(3)
     }
+    for seed in range(3):
+        bare = Train(half, data, recipe, seed=seed)
+        made[f"LeNet++, seed {seed}"] = Subject(bare, averaged=False, note=made["A2SNN m5, seed 0"].note)
     if not full:
         whole = Train(replace(M["m5"], backbone=LeNetPP()), data, replace(recipe, epochs=3, step=1))
         made["A2SNN m5, full width"] = Subject(whole, averaged=False, note="3 of 100 epochs")

@@ -1,0 +1,49 @@
+"""The papers' networks on MNIST: accuracy of a single pass and of ten, beside the published figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robassay.cells import Examples, Score, Source
+from robassay.data import find
+from robassay.folds import Accuracy
+from robassay.papers.subjects import Subject, mnist_subjects
+from robassay.policy import MeanOf, Once
+from robassay.study import Evaluation, Measure, Study, Table
+
+SLICE = 2500
+"""Test images per cell."""
+SINGLE, MEAN = "single pass", "mean of 10"
+
+
+def networks(scale: str, data_dir: Path | None) -> Study:
+    """A table per paper: a row per network, single passes and the mean of ten, the published accuracy where it is."""
+    data = find("mnist", data_dir)
+    subjects = mnist_subjects(data, scale)
+    groups = {
+        "tan": ("Tan et al., Table I: accuracy on MNIST", ("BSN", "BNN")),
+        "ge": ("Ge et al., Table 2: accuracy on MNIST", ("Standard", "Dropout", "RS-", "WRN")),
+        "competitors": ("Defences that Eustratiadis et al. compare with", ("RSE", "PNI", "L2P", "Adv-", "Small")),
+        "a2snn": ("A2SNN, m1 to m5: accuracy on MNIST", ("A2SNN", "LeNet")),
+    }
+    tables = []
+    for name, (caption, starts) in groups.items():
+        chosen = {n: s for n, s in subjects.items() if n.startswith(starts)}
+        tables.append(_table(name, caption, data, chosen))
+    return Study("networks", f"The papers' networks on MNIST ({scale})", tuple(tables), scale=scale)
+
+
+def _table(name: str, caption: str, data: Source, subjects: dict[str, Subject]) -> Table:
+    rows = {n: f"{n} ({s.note})" if s.note else n for n, s in subjects.items()}
+    entries, published = {}, {}
+    for n, subject in subjects.items():
+        for column, policy in ((SINGLE, Once()), (MEAN, MeanOf(10, "probs" if name == "ge" else "logits"))):
+            entries[rows[n], column] = Measure((_judged(subject, data, policy),), Accuracy())
+        if subject.published is not None:
+            published[rows[n], MEAN if subject.averaged else SINGLE] = subject.published
+    return Table(name, caption, tuple(rows.values()), (SINGLE, MEAN), entries, published)
+
+
+def _judged(subject: Subject, data: Source, policy: Once | MeanOf) -> Evaluation:
+    on = Examples(data, "test", 0, 10_000)
+    return tuple(Score(subject.model, part, policy, repeats=10 if policy == Once() else 1) for part in on.slices(SLICE))
