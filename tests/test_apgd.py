@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import digits_net
 from torch import Tensor, nn
 
 from robassay.access import White
@@ -37,18 +38,7 @@ def accuracy(model: Classifier, x: Tensor, draws: int = 1) -> float:
 
 def trained(make: Any) -> Classifier:
     """A net on digits, a second of training."""
-    images = find("digits").split("train")
-    x, y = pixels(images.x), images.y
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        module = make()
-        optimizer = torch.optim.Adam(module.parameters(), 5e-3)
-        for _ in range(150):
-            rows = torch.randint(len(y), (128,))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(x[rows]), y[rows]).backward()
-            optimizer.step()
-    return Wrapped(module.requires_grad_(False), 10, stochastic=False)
+    return Wrapped(digits_net(make), 10, stochastic=False)
 
 
 NETS = {

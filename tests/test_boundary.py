@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import digits_net
 from torch import Tensor, nn
 
 from robassay.access import Decisions
@@ -62,18 +63,11 @@ def linear(noise: float = 0.0) -> tuple[Counted, Tensor, Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def net() -> Classifier:
     """A small net on digits, a second of training."""
-    images = find("digits").split("train")
-    x, y = pixels(images.x), images.y
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        module = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 10))
-        optimizer = torch.optim.Adam(module.parameters(), 5e-3)
-        for _ in range(150):
-            rows = torch.randint(len(y), (128,))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(x[rows]), y[rows]).backward()
-            optimizer.step()
-    return Wrapped(module.requires_grad_(False), 10, stochastic=False)
+    return Wrapped(
+        digits_net(lambda: nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 10))),
+        10,
+        stochastic=False,
+    )
 
 
 def test_it_reaches_the_distance_of_a_linear_boundary():

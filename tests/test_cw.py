@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import digits_net
 from torch import Tensor, nn
 
 from robassay.access import GradientAccess, White
@@ -48,20 +49,11 @@ def linear(pixels: int, classes: int = 2, seed: int = 0) -> nn.Linear:
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
     """A small CNN on digits, a second of training."""
-    images = find("digits").split("train")
-    x, y = pixels(images.x), images.y
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        module = nn.Sequential(
+    return digits_net(
+        lambda: nn.Sequential(
             nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 50), nn.ReLU(), nn.Linear(50, 10)
         )
-        optimizer = torch.optim.Adam(module.parameters(), 5e-3)
-        for _ in range(150):
-            rows = torch.randint(len(y), (128,))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(x[rows]), y[rows]).backward()
-            optimizer.step()
-    return module.eval().requires_grad_(False)
+    )
 
 
 def sizes(x_adv: Tensor, x: Tensor) -> Tensor:

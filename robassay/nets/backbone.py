@@ -86,3 +86,9 @@ def check_widths(name: str, widths: tuple[int, ...]) -> None:
     """Raise UsageError unless there is a hidden layer and every one has a unit."""
     if not widths or min(widths) < 1:
         raise UsageError(f"{name} was given hidden={widths}; it needs hidden layers of one unit or more: hidden=(100,)")
+
+
+def pooled(features: int, dim: int) -> list[nn.Module]:
+    """The end of a residual trunk: the mean over each map, and if ``dim`` is not their number a layer with ReLU."""
+    layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return layers if dim == features else [*layers, nn.Linear(features, dim), nn.ReLU()]

@@ -7,7 +7,7 @@ from typing import Literal, final
 from torch import Tensor, nn
 
 from robassay.errors import UsageError
-from robassay.nets.backbone import Backbone, Shape, check_side
+from robassay.nets.backbone import Backbone, Shape, check_side, pooled
 from robassay.nets.noisy import Junction
 from robassay.nets.normalise import Preset, check_preset, normalisation
 from robassay.registry import part
@@ -65,10 +65,7 @@ class ResNet18(Backbone):
             layers.append(BasicBlock(before, after, 2 if stage else 1, self.zero_init))
             layers.append(BasicBlock(after, after, 1, self.zero_init))
             before = after
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        if dim != self.features:
-            layers += [nn.Linear(self.features, dim), nn.ReLU()]
-        return nn.Sequential(*layers)
+        return nn.Sequential(*layers, *pooled(self.features, dim))
 
 
 @final

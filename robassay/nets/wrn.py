@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor, nn
 
 from robassay.errors import UsageError
-from robassay.nets.backbone import Backbone, Shape, check_side
+from robassay.nets.backbone import Backbone, Shape, check_side, pooled
 from robassay.nets.noisy import Site
 from robassay.nets.normalise import Preset, check_preset, normalisation
 from robassay.registry import part
@@ -57,10 +57,7 @@ class WRN(Backbone):
             layers += [LaterBlock(after) for _ in range((self.depth - 4) // 6 - 1)]
             layers += [nn.BatchNorm2d(after), nn.ReLU()]
             before = after
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        if dim != self.features:
-            layers += [nn.Linear(self.features, dim), nn.ReLU()]
-        return nn.Sequential(*layers)
+        return nn.Sequential(*layers, *pooled(self.features, dim))
 
 
 @final
