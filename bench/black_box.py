@@ -12,7 +12,7 @@ import art_peer
 import torch
 from attacks import distance, ours
 from harness import Figures, compare, save
-from subjects import cnn, images
+from subjects import cnn, images, published_cnn
 from torch import Tensor
 
 from robassay.access import Decisions, Scores
@@ -81,6 +81,25 @@ def boundary_row(model: Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
     return compare("Boundary against ART", {"ART": theirs, "ours": mine(2300)}, repeats=1)
 
 
+def overhead_row(name: str, model: Classifier, x: Tensor, y: Tensor, queries: int = 2300) -> dict[str, Any]:
+    """Boundary against nothing but the forward passes that it asks for, in the same batches."""
+
+    @torch.no_grad()
+    def forwards() -> Figures:
+        for _ in range(queries // 2):
+            model(x.repeat(2, 1, 1, 1))
+        return {"queries": float(queries)}
+
+    def mine() -> Figures:
+        x_adv, spent = ours(Boundary(queries=queries), Decisions(), model, x, y, Threat("l2"))
+        return {**distance(model, x_adv, x, y), "queries": float(spent.queries.sum()) / len(x)}
+
+    row = compare(f"Boundary's overhead, {name}", {"bare forwards": forwards, "ours": mine}, repeats=3)
+    for way in row["ways"].values():
+        way["ms per query"] = 1e3 * way["cpu"] / (way["queries"] * len(x))
+    return row
+
+
 def main() -> None:
     torch.set_num_threads(1)
     model, (x, y) = cnn(), images(30, first=1000)
@@ -91,6 +110,8 @@ def main() -> None:
         one_pixel_row("CNN", model, x[:8], y[:8], 1),
         one_pixel_row("CNN", model, x[:8], y[:8], 5),
         boundary_row(model, x, y),
+        overhead_row("small CNN", model, x, y),
+        overhead_row("C&W's network", published_cnn(), x, y),
     ]
     save("black-box", rows)
 

@@ -14,6 +14,7 @@ from robassay.data import find, pixels
 from robassay.defences.a2snn import A2SNN
 from robassay.nets.bsn import BSN
 from robassay.nets.cnn import SmallCNN
+from robassay.nets.cw_mnist import CWMnist
 from robassay.nets.lif import LIF
 from robassay.run import carry_out
 from robassay.run.worker import LocalContext
@@ -42,6 +43,12 @@ def trained(model: Model) -> Classifier:
 def cnn() -> Classifier:
     """A plain small CNN."""
     return trained(Train(SmallCNN(), find(NAME), Recipe(epochs=3, batch=64, lr=2e-3, step=1, gamma=0.4), limit=20_000))
+
+
+def published_cnn() -> Classifier:
+    """Carlini and Wagner's network, after one pass over a third of the images: what it costs is that of the whole."""
+    net = CWMnist(padding="valid" if NAME == "mnist" else "same")
+    return trained(Train(net, find(NAME), Recipe(epochs=1, batch=64), limit=20_000))
 
 
 class InputNoise(nn.Module):
