@@ -25,10 +25,11 @@ from robassay.data import Images, pixels
 from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
+from robassay.recipe import Recipe
 from robassay.registry import USER_PREFIX, enlist, part, source_digest
 from robassay.rng import Stream
 from robassay.threat import REJECT, Threat
-from robassay.training import Recipe, restore, train
+from robassay.training import restore, train
 
 Arrays = dict[str, Tensor]
 T = TypeVar("T", bound=type)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,60 +16,16 @@ from robassay.classifier import Classifier, Net
 from robassay.data import Images, pixels
 from robassay.defences.adversarial import AdversarialTraining
 from robassay.errors import RobassayError, UsageError
-from robassay.registry import part
+from robassay.recipe import Recipe
 from robassay.rng import Stream
+
+__all__ = ["Recipe", "restore", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHT = "weight/"
 VAL_BATCH = 500
 VAL_ATTACKED = 1000
 """Validation images that an adversary attacks after every epoch; accuracy on clean ones is cheap and uses them all."""
-
-
-@part
-class Recipe:
-    """How a network is trained. The learning rate of epoch e (from 0) is lr · gamma^⌊e / step⌋.
-
-    Args:
-        epochs: passes over the training images.
-        batch: images per step.
-        optimizer: "adam" or "sgd".
-        lr: learning rate.
-        momentum, nesterov: of sgd.
-        weight_decay: factor of the L2 penalty on all weights.
-        step: epochs between two changes of the learning rate; None keeps it.
-        gamma: factor on the learning rate at each change.
-        adversary: attacks every batch; None trains on unchanged images.
-        keep: the weights of the epoch with the "best" validation accuracy (under the adversary if there is one; of
-            equal epochs the last), or of the "last" epoch.
-    """
-
-    kind: ClassVar[str] = "recipes"
-    epochs: int = 10
-    batch: int = 128
-    optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    step: int | None = None
-    gamma: float = 0.1
-    adversary: AdversarialTraining | None = None
-    keep: Literal["best", "last"] = "best"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or (self.step is not None and self.step < 1):
-            raise UsageError("a recipe needs epochs ≥ 1, batch ≥ 1 and step ≥ 1 (or None), such as Recipe(epochs=10).")
-        if not self.lr > 0:
-            raise UsageError(f"lr={self.lr} is no learning rate. Write a positive number, such as lr=1e-3.")
-        if self.optimizer not in ("adam", "sgd"):
-            raise UsageError(f"optimizer={self.optimizer!r} is not known. Write 'adam' or 'sgd'.")
-        if self.keep not in ("best", "last"):
-            raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
-
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        return self.lr if self.step is None else self.lr * self.gamma ** (epoch // self.step)
 
 
 def train(
@@ -118,8 +74,8 @@ def train(
     steps = -(-len(images.y) // recipe.batch)
 
     for epoch in range(len(state["loss"]), recipe.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(epoch)
+        if recipe.fresh and recipe.turns(epoch):
+            optimizer = _optimizer(model, recipe)
         model.begin_epoch(epoch)
         order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
         total = 0.0
@@ -127,17 +83,20 @@ def train(
         # One step per batch.
         for i, rows in enumerate(order.split(recipe.batch)):
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
-            loss = _loss(model, x, y, recipe.adversary, rng.child("step", epoch, i), len(images.y))
+            loss = _loss(model, x, y, recipe, rng.child("step", epoch, i), len(images.y))
             value = loss.item()
             if not math.isfinite(value):
                 raise RobassayError(
                     f"the loss became {value} in epoch {epoch + 1}, step {i + 1}. "
                     f"Try a smaller learning rate than lr={recipe.lr:g}, or smaller weights of the regulariser."
                 )
+            rate = recipe.rate(epoch, epoch * steps + i)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            model.after_step(recipe.rate(epoch))
+            model.after_step(rate)
             total += value * len(rows)
             progress(epoch * steps + i + 1, recipe.epochs * steps)
 
@@ -192,19 +151,18 @@ def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
-def _loss(
-    model: Classifier, x: Tensor, y: Tensor, adversary: AdversarialTraining | None, rng: Stream, images: int
-) -> Tensor:
+def _loss(model: Classifier, x: Tensor, y: Tensor, recipe: Recipe, rng: Stream, images: int) -> Tensor:
     """Cross-entropy on the batch, clean and adversarial in the adversary's shares, plus the regulariser."""
+    adversary = recipe.adversary
     clean = 1.0 if adversary is None else adversary.clean
     attacked = x if adversary is None or clean == 1 else adversary.images(model, x, y, rng.child("attack"))
     model.train()
     with rng.active():
         loss = x.new_zeros(())
         if clean > 0:
-            loss = loss + clean * F.cross_entropy(model(x), y)
+            loss = loss + clean * F.cross_entropy(model(x) / recipe.temperature, y)
         if clean < 1:
-            loss = loss + (1 - clean) * F.cross_entropy(model(attacked), y)
+            loss = loss + (1 - clean) * F.cross_entropy(model(attacked) / recipe.temperature, y)
         extra = model.regularizer(images)
     return loss if extra is None else loss + extra
 

@@ -55,6 +55,7 @@ CASES = {
     "noise": (A2SNN(MLP((20,)), dim=8), Recipe(epochs=3, batch=64, keep="last")),
     "spikes": (LIF((20,), steps=3), Recipe(epochs=3, batch=64, lr=3e-3)),
     "adversary": (SmallCNN(4), Recipe(epochs=3, batch=64, adversary=QUICK)),
+    "schedule": (MLP((20,)), Recipe(epochs=3, batch=64, milestones=(1, 2), fresh=True, decay=1e-2, temperature=2.0)),
 }
 
 
