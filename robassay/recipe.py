@@ -64,6 +64,11 @@ class Recipe:
             raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
         if not self.temperature > 0:
             raise UsageError(f"temperature={self.temperature} must be positive. Write temperature=1.0 for none.")
+        if self.adversary is not None and self.adversary.warmup >= self.epochs:
+            raise UsageError(
+                f"the adversary waits for warmup={self.adversary.warmup} of {self.epochs} epochs, so it never attacks. "
+                "Write a shorter warmup, or adversary=None."
+            )
         self._check_schedule()
 
     def _check_schedule(self) -> None:

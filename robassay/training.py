@@ -83,7 +83,9 @@ def train(
         # One step per batch.
         for i, rows in enumerate(order.split(recipe.batch)):
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
-            loss = _loss(model, x, y, recipe, rng.child("step", epoch, i), len(images.y))
+            step, adversary = rng.child("step", epoch, i), recipe.adversary
+            lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
+            loss = _loss(model, lessons, y, recipe.temperature, step, len(images.y))
             value = loss.item()
             if not math.isfinite(value):
                 raise RobassayError(
@@ -151,18 +153,15 @@ def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
-def _loss(model: Classifier, x: Tensor, y: Tensor, recipe: Recipe, rng: Stream, images: int) -> Tensor:
-    """Cross-entropy on the batch, clean and adversarial in the adversary's shares, plus the regulariser."""
-    adversary = recipe.adversary
-    clean = 1.0 if adversary is None else adversary.clean
-    attacked = x if adversary is None or clean == 1 else adversary.images(model, x, y, rng.child("attack"))
+def _loss(
+    model: Classifier, lessons: list[tuple[float, Tensor]], y: Tensor, temperature: float, rng: Stream, images: int
+) -> Tensor:
+    """Cross-entropy on the lessons (shares of the loss, each with a batch of images), plus the regulariser."""
     model.train()
     with rng.active():
-        loss = x.new_zeros(())
-        if clean > 0:
-            loss = loss + clean * F.cross_entropy(model(x) / recipe.temperature, y)
-        if clean < 1:
-            loss = loss + (1 - clean) * F.cross_entropy(model(attacked) / recipe.temperature, y)
+        loss = y.new_zeros((), dtype=torch.float32)
+        for share, x in lessons:
+            loss = loss + share * F.cross_entropy(model(x) / temperature, y)
         extra = model.regularizer(images)
     return loss if extra is None else loss + extra
 
@@ -170,7 +169,10 @@ def _loss(model: Classifier, x: Tensor, y: Tensor, recipe: Recipe, rng: Stream, 
 def _accuracy(
     model: Classifier, val: Images, adversary: AdversarialTraining | None, rng: Stream, device: torch.device | str
 ) -> float:
-    """Share of validation images that one draw decides rightly, under the adversary if there is one."""
+    """Share of validation images that one draw decides rightly, under the adversary if there is one.
+
+    An adversary is there in its warm-up, too: the best epoch would else be one that was never attacked.
+    """
     model.eval()
     most = len(val.y) if adversary is None else min(len(val.y), VAL_ATTACKED)
     right = 0

@@ -83,15 +83,25 @@ def test_the_rate_changes_at_milestones_and_decays_at_every_step(tmp_path: Path)
     assert not torch.allclose(weight, by_hand([0.5 * f for f in factors]), atol=1e-3)
 
 
-@pytest.mark.parametrize("change", [{"step": 2}, {"milestones": (2,)}])
-def test_a_fresh_optimiser_has_no_momentum(change: dict[str, Any], tmp_path: Path) -> None:
-    rates = [0.5] * 4 + [0.25] * 2
-    (tmp_path / "old").mkdir()
-    old = trained(sgd(epochs=3, gamma=0.5, momentum=0.9, **change), tmp_path / "old")
-    (tmp_path / "new").mkdir()
-    new = trained(sgd(epochs=3, gamma=0.5, momentum=0.9, fresh=True, **change), tmp_path / "new")
+@pytest.mark.parametrize(
+    ("change", "rates", "at"),
+    [
+        ({"step": 2}, [0.5] * 4 + [0.25] * 2, (2,)),
+        ({"milestones": (2,)}, [0.5] * 4 + [0.25] * 2, (2,)),
+        ({"milestones": (1,)}, [0.5] * 2 + [0.25] * 4, (1,)),
+    ],
+)
+def test_a_fresh_optimiser_has_no_momentum(
+    change: dict[str, Any], rates: list[float], at: tuple[int, ...], tmp_path: Path
+) -> None:
+    def weights(fresh: bool) -> Tensor:
+        folder = tmp_path / str(fresh)
+        folder.mkdir()
+        return trained(sgd(epochs=3, gamma=0.5, momentum=0.9, fresh=fresh, **change), folder)
+
+    old, new = weights(False), weights(True)
     assert torch.allclose(old, by_hand(rates, momentum=0.9), atol=1e-6)
-    assert torch.allclose(new, by_hand(rates, fresh=(2,), momentum=0.9), atol=1e-6)
+    assert torch.allclose(new, by_hand(rates, at, momentum=0.9), atol=1e-6)
     assert not torch.allclose(old, new, atol=1e-3)
 
 
