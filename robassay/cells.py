@@ -187,6 +187,9 @@ class Train(Model):
         recipe: how.
         seed: names the streams of weights, order and noise.
         limit: use only the first so many training images; None for all.
+        begin: a model of the same net; its weights are the initial ones.
+        teacher: its softmax(logits / recipe.temperature) on the unchanged training images, its noise off, are the
+            labels that are learnt.
     """
 
     net: Net
@@ -194,6 +197,8 @@ class Train(Model):
     recipe: Recipe
     seed: int = 0
     limit: int | None = None
+    begin: Model | None = None
+    teacher: Model | None = None
 
     def compute(self, ctx: Context) -> Arrays:
         images = self.data.split("train")
@@ -210,6 +215,8 @@ class Train(Model):
             ctx.scratch,
             ctx.progress,
             ctx.device,
+            None if self.begin is None else ctx.open(self.begin).state_dict(),
+            None if self.teacher is None else ctx.open(self.teacher),
         )
 
     def open(self, ctx: Context) -> Classifier:

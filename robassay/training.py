@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robassay.classifier import Classifier, Net
+from robassay.classifier import Classifier, Net, Quiet
 from robassay.data import Images, pixels
 from robassay.defences.adversarial import AdversarialTraining
 from robassay.errors import RobassayError, UsageError
@@ -39,6 +39,8 @@ def train(
     folder: Path,
     progress: Callable[[int, int], None],
     device: torch.device | str = "cpu",
+    begin: dict[str, Tensor] | None = None,
+    teacher: Classifier | None = None,
 ) -> dict[str, Tensor]:
     """Train ``net`` and return its weights.
 
@@ -53,13 +55,18 @@ def train(
         folder: exists; holds the checkpoint of this run alone.
         progress: told (steps done, steps in all) after every step.
         device: where to compute.
+        begin: a state dict of ``net`` to start from; None for the weights that ``net`` itself draws.
+        teacher: in evaluation mode, on ``device``; the labels learnt are its softmax(logits / recipe.temperature) on
+            the training images as they are, with its noise off, and none of the images' own.
 
     Returns:
         ``weight/NAME`` for every entry of the state dict; ``history/train_loss`` and ``history/val_accuracy``
         float64 (epochs,); ``history/epoch``, int64 (): the epoch, from 0, that the weights are of. On the CPU.
 
     Raises:
-        UsageError: no image to learn from or to validate on, one class only, or labels outside 0..classes−1.
+        UsageError: no image to learn from or to validate on, one class only, or labels outside 0..classes−1; ``begin``
+            is of another net, or ``teacher`` has other classes.
+        CannotQuiet: the teacher's noise cannot be switched off.
         RobassayError: the loss is no longer finite.
     """
     _check(images, val, classes)
@@ -67,7 +74,12 @@ def train(
     # Model and optimiser.
     with rng.child("init").active():
         model = net.build(shape, classes).to(device)
+    if begin is not None:
+        _begin(model, begin)
     optimizer = _optimizer(model, recipe)
+
+    # What is learnt: the labels, or what the teacher says.
+    target = images.y if teacher is None else _soft(teacher, images.x, classes, recipe.temperature, device)
 
     # Where to start: at the beginning, or after the last finished epoch.
     state = _load(folder, model, optimizer)
@@ -85,7 +97,7 @@ def train(
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
             step, adversary = rng.child("step", epoch, i), recipe.adversary
             lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
-            loss = _loss(model, lessons, y, recipe.temperature, step, len(images.y))
+            loss = _loss(model, lessons, target[rows].to(device), recipe.temperature, step, len(images.y))
             value = loss.item()
             if not math.isfinite(value):
                 raise RobassayError(
@@ -153,13 +165,42 @@ def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
+def _begin(model: Classifier, weights: dict[str, Tensor]) -> None:
+    ours = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    theirs = {name: tuple(t.shape) for name, t in weights.items()}
+    wrong = [name for name in (*ours, *sorted(theirs.keys() - ours)) if ours.get(name) != theirs.get(name)]
+    if wrong:
+        has, wants = theirs.get(wrong[0], "none"), ours.get(wrong[0], "none")
+        raise UsageError(
+            f"the weights to begin with do not fit: {wrong[0]} has shape {has}, this net's has {wants} "
+            f"({len(wrong)} of {len(ours)} differ). Let it begin from a model of the same net, image size and classes."
+        )
+    model.load_state_dict(weights)
+
+
+@torch.no_grad()
+def _soft(teacher: Classifier, x: Tensor, classes: int, temperature: float, device: torch.device | str) -> Tensor:
+    """What the teacher, its noise off, says of images uint8 (N, C, H, W): probabilities (N, classes), on the CPU."""
+    if teacher.classes != classes:
+        raise UsageError(
+            f"the teacher has {teacher.classes} classes, the data set {classes}. Take one trained on this data."
+        )
+    quiet = Quiet(teacher) if teacher.stochastic else teacher
+    logits = torch.cat([quiet(pixels(part).to(device)).cpu() for part in x.split(VAL_BATCH)])
+    return (logits / temperature).softmax(1)
+
+
 def _loss(
     model: Classifier, lessons: list[tuple[float, Tensor]], y: Tensor, temperature: float, rng: Stream, images: int
 ) -> Tensor:
-    """Cross-entropy on the lessons (shares of the loss, each with a batch of images), plus the regulariser."""
+    """Cross-entropy on the lessons (shares of the loss, each with a batch of images), plus the regulariser.
+
+    ``y``: labels (B,) or probabilities (B, classes). The gradient at a high temperature is small; no factor of its
+    square makes up for it, since the published defence has none.
+    """
     model.train()
     with rng.active():
-        loss = y.new_zeros((), dtype=torch.float32)
+        loss = torch.zeros((), device=y.device)
         for share, x in lessons:
             loss = loss + share * F.cross_entropy(model(x) / temperature, y)
         extra = model.regularizer(images)

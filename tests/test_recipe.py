@@ -48,16 +48,22 @@ def digits() -> tuple[Images, Images]:
     return Images(images.x[:200], images.y[:200]), find("digits").split("val")
 
 
-def trained(recipe: Recipe, folder: Path) -> Tensor:
+def trained(recipe: Recipe, folder: Path, **more: Any) -> Tensor:
     Softmax.rates.clear()
-    found = train(Softmax(), (1, 8, 8), 10, *digits(), recipe, RNG, folder, lambda done, total: None)
+    found = train(Softmax(), (1, 8, 8), 10, *digits(), recipe, RNG, folder, lambda done, total: None, **more)
     return found["weight/layer.weight"].double()
 
 
-def by_hand(rates: list[float], fresh: tuple[int, ...] = (), momentum: float = 0.0, temperature: float = 1.0) -> Tensor:
+def by_hand(
+    rates: list[float],
+    fresh: tuple[int, ...] = (),
+    momentum: float = 0.0,
+    temperature: float = 1.0,
+    soft: Tensor | None = None,
+) -> Tensor:
     """Weights after epochs of two steps of 100 images; the gradient of softmax regression is written out."""
     images, weight, velocity = digits()[0], torch.zeros(10, 64).double(), torch.zeros(10, 64).double()
-    x, target = pixels(images.x).flatten(1).double(), torch.eye(10).double()[images.y]
+    x, target = pixels(images.x).flatten(1).double(), torch.eye(10).double()[images.y] if soft is None else soft
     for i, rate in enumerate(rates):
         epoch = i // 2
         order = torch.randperm(200, generator=RNG.child("order", epoch).generator())
