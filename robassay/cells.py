@@ -25,10 +25,11 @@ from robassay.data import Images, pixels
 from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
+from robassay.recipe import Recipe
 from robassay.registry import USER_PREFIX, enlist, part, source_digest
 from robassay.rng import Stream
 from robassay.threat import REJECT, Threat
-from robassay.training import Recipe, restore, train
+from robassay.training import restore, train
 
 Arrays = dict[str, Tensor]
 T = TypeVar("T", bound=type)
@@ -186,6 +187,9 @@ class Train(Model):
         recipe: how.
         seed: names the streams of weights, order and noise.
         limit: use only the first so many training images; None for all.
+        begin: a model of the same net; its weights are the initial ones.
+        teacher: its softmax(logits / recipe.temperature) on the unchanged training images, its noise off, are the
+            labels that are learnt.
     """
 
     net: Net
@@ -193,6 +197,8 @@ class Train(Model):
     recipe: Recipe
     seed: int = 0
     limit: int | None = None
+    begin: Model | None = None
+    teacher: Model | None = None
 
     def compute(self, ctx: Context) -> Arrays:
         images = self.data.split("train")
@@ -209,6 +215,8 @@ class Train(Model):
             ctx.scratch,
             ctx.progress,
             ctx.device,
+            None if self.begin is None else ctx.open(self.begin).state_dict(),
+            None if self.teacher is None else ctx.open(self.teacher),
         )
 
     def open(self, ctx: Context) -> Classifier:

@@ -1,16 +1,20 @@
-"""Cells of defences that are put around a trained model."""
+"""Cells of defences that are put around a trained model, or take several trainings."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
-from robassay.cells import Arrays, Cell, Context, Model, Source, cell
-from robassay.classifier import Classifier
+from robassay.cells import Arrays, Cell, Context, Model, Source, Train, cell
+from robassay.classifier import Classifier, Net
 from robassay.data import pixels
 from robassay.defences.autoencoders import AutoEncoder, restore_encoder, train_encoder
+from robassay.defences.distillation import Distillation
 from robassay.defences.magnet import Guard, MagNet, threshold
 from robassay.defences.region import Region
 from robassay.errors import UsageError
+from robassay.recipe import Recipe
 from robassay.rng import Stream
 
 VAL_BATCH = 250
@@ -114,3 +118,37 @@ def guard(of: Model, data: Source, magnet: MagNet | None = None, seed: int = 0, 
     roles = (magnet.reformer, *(d.encoder for d in magnet.detectors))
     reformer, *encoders = (Encoder(net, data, len(roles) * seed + i, limit) for i, net in enumerate(roles))
     return Guarded(of, magnet, reformer, tuple(encoders), data)
+
+
+def distil(
+    net: Net,
+    data: Source,
+    recipe: Recipe,
+    distillation: Distillation | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> Train:
+    """The student of a defensive distillation; its teacher and the weights that both begin with are in its fields.
+
+    Args:
+        net: of teacher and student; in the papers the dropout one.
+        data: what both learn from.
+        recipe: of both; ``temperature`` is the distillation's to set.
+        distillation: how; None for the settings of the papers.
+        seed: of all three trainings.
+        limit: training images; None for all.
+
+    Raises:
+        UsageError: the recipe has a temperature of its own.
+    """
+    distillation = Distillation() if distillation is None else distillation
+    if recipe.temperature != 1:
+        raise UsageError(
+            f"the recipe has temperature={recipe.temperature}, which distillation sets itself. "
+            f"Write Distillation(temperature={recipe.temperature}) and leave it out of the recipe."
+        )
+    first = dataclasses.replace(recipe, epochs=distillation.first, keep="last", adversary=None)
+    hot = dataclasses.replace(recipe, temperature=distillation.temperature)
+    begin = Train(net, data, first, seed, limit)
+    teacher = Train(net, data, hot, seed, limit, begin=begin)
+    return Train(net, data, hot, seed, limit, begin=begin, teacher=teacher)

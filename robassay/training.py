@@ -6,70 +6,26 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robassay.classifier import Classifier, Net
+from robassay.classifier import Classifier, Net, Quiet
 from robassay.data import Images, pixels
 from robassay.defences.adversarial import AdversarialTraining
 from robassay.errors import RobassayError, UsageError
-from robassay.registry import part
+from robassay.recipe import Recipe
 from robassay.rng import Stream
+
+__all__ = ["Recipe", "restore", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHT = "weight/"
 VAL_BATCH = 500
 VAL_ATTACKED = 1000
 """Validation images that an adversary attacks after every epoch; accuracy on clean ones is cheap and uses them all."""
-
-
-@part
-class Recipe:
-    """How a network is trained. The learning rate of epoch e (from 0) is lr · gamma^⌊e / step⌋.
-
-    Args:
-        epochs: passes over the training images.
-        batch: images per step.
-        optimizer: "adam" or "sgd".
-        lr: learning rate.
-        momentum, nesterov: of sgd.
-        weight_decay: factor of the L2 penalty on all weights.
-        step: epochs between two changes of the learning rate; None keeps it.
-        gamma: factor on the learning rate at each change.
-        adversary: attacks every batch; None trains on unchanged images.
-        keep: the weights of the epoch with the "best" validation accuracy (under the adversary if there is one; of
-            equal epochs the last), or of the "last" epoch.
-    """
-
-    kind: ClassVar[str] = "recipes"
-    epochs: int = 10
-    batch: int = 128
-    optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    step: int | None = None
-    gamma: float = 0.1
-    adversary: AdversarialTraining | None = None
-    keep: Literal["best", "last"] = "best"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or (self.step is not None and self.step < 1):
-            raise UsageError("a recipe needs epochs ≥ 1, batch ≥ 1 and step ≥ 1 (or None), such as Recipe(epochs=10).")
-        if not self.lr > 0:
-            raise UsageError(f"lr={self.lr} is no learning rate. Write a positive number, such as lr=1e-3.")
-        if self.optimizer not in ("adam", "sgd"):
-            raise UsageError(f"optimizer={self.optimizer!r} is not known. Write 'adam' or 'sgd'.")
-        if self.keep not in ("best", "last"):
-            raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
-
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        return self.lr if self.step is None else self.lr * self.gamma ** (epoch // self.step)
 
 
 def train(
@@ -83,6 +39,8 @@ def train(
     folder: Path,
     progress: Callable[[int, int], None],
     device: torch.device | str = "cpu",
+    begin: dict[str, Tensor] | None = None,
+    teacher: Classifier | None = None,
 ) -> dict[str, Tensor]:
     """Train ``net`` and return its weights.
 
@@ -97,13 +55,18 @@ def train(
         folder: exists; holds the checkpoint of this run alone.
         progress: told (steps done, steps in all) after every step.
         device: where to compute.
+        begin: a state dict of ``net`` to start from; None for the weights that ``net`` itself draws.
+        teacher: in evaluation mode, on ``device``; the labels learnt are its softmax(logits / recipe.temperature) on
+            the training images as they are, with its noise off, and none of the images' own.
 
     Returns:
         ``weight/NAME`` for every entry of the state dict; ``history/train_loss`` and ``history/val_accuracy``
         float64 (epochs,); ``history/epoch``, int64 (): the epoch, from 0, that the weights are of. On the CPU.
 
     Raises:
-        UsageError: no image to learn from or to validate on, one class only, or labels outside 0..classes−1.
+        UsageError: no image to learn from or to validate on, one class only, or labels outside 0..classes−1; ``begin``
+            is of another net, or ``teacher`` has other classes.
+        CannotQuiet: the teacher's noise cannot be switched off.
         RobassayError: the loss is no longer finite.
     """
     _check(images, val, classes)
@@ -111,15 +74,20 @@ def train(
     # Model and optimiser.
     with rng.child("init").active():
         model = net.build(shape, classes).to(device)
+    if begin is not None:
+        _begin(model, begin)
     optimizer = _optimizer(model, recipe)
+
+    # What is learnt: the labels, or what the teacher says.
+    target = images.y if teacher is None else _soft(teacher, images.x, classes, recipe.temperature, device)
 
     # Where to start: at the beginning, or after the last finished epoch.
     state = _load(folder, model, optimizer)
     steps = -(-len(images.y) // recipe.batch)
 
     for epoch in range(len(state["loss"]), recipe.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(epoch)
+        if recipe.fresh and recipe.turns(epoch):
+            optimizer = _optimizer(model, recipe)
         model.begin_epoch(epoch)
         order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
         total = 0.0
@@ -127,17 +95,22 @@ def train(
         # One step per batch.
         for i, rows in enumerate(order.split(recipe.batch)):
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
-            loss = _loss(model, x, y, recipe.adversary, rng.child("step", epoch, i), len(images.y))
+            step, adversary = rng.child("step", epoch, i), recipe.adversary
+            lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
+            loss = _loss(model, lessons, target[rows].to(device), recipe.temperature, step, len(images.y))
             value = loss.item()
             if not math.isfinite(value):
                 raise RobassayError(
                     f"the loss became {value} in epoch {epoch + 1}, step {i + 1}. "
                     f"Try a smaller learning rate than lr={recipe.lr:g}, or smaller weights of the regulariser."
                 )
+            rate = recipe.rate(epoch, epoch * steps + i)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            model.after_step(recipe.rate(epoch))
+            model.after_step(rate)
             total += value * len(rows)
             progress(epoch * steps + i + 1, recipe.epochs * steps)
 
@@ -192,19 +165,44 @@ def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
+def _begin(model: Classifier, weights: dict[str, Tensor]) -> None:
+    ours = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    theirs = {name: tuple(t.shape) for name, t in weights.items()}
+    wrong = [name for name in (*ours, *sorted(theirs.keys() - ours)) if ours.get(name) != theirs.get(name)]
+    if wrong:
+        has, wants = theirs.get(wrong[0], "none"), ours.get(wrong[0], "none")
+        raise UsageError(
+            f"the weights to begin with do not fit: {wrong[0]} has shape {has}, this net's has {wants} "
+            f"({len(wrong)} of {len(ours)} differ). Let it begin from a model of the same net, image size and classes."
+        )
+    model.load_state_dict(weights)
+
+
+@torch.no_grad()
+def _soft(teacher: Classifier, x: Tensor, classes: int, temperature: float, device: torch.device | str) -> Tensor:
+    """What the teacher, its noise off, says of images uint8 (N, C, H, W): probabilities (N, classes), on the CPU."""
+    if teacher.classes != classes:
+        raise UsageError(
+            f"the teacher has {teacher.classes} classes, the data set {classes}. Take one trained on this data."
+        )
+    quiet = Quiet(teacher) if teacher.stochastic else teacher
+    logits = torch.cat([quiet(pixels(part).to(device)).cpu() for part in x.split(VAL_BATCH)])
+    return (logits / temperature).softmax(1)
+
+
 def _loss(
-    model: Classifier, x: Tensor, y: Tensor, adversary: AdversarialTraining | None, rng: Stream, images: int
+    model: Classifier, lessons: list[tuple[float, Tensor]], y: Tensor, temperature: float, rng: Stream, images: int
 ) -> Tensor:
-    """Cross-entropy on the batch, clean and adversarial in the adversary's shares, plus the regulariser."""
-    clean = 1.0 if adversary is None else adversary.clean
-    attacked = x if adversary is None or clean == 1 else adversary.images(model, x, y, rng.child("attack"))
+    """Cross-entropy on the lessons (shares of the loss, each with a batch of images), plus the regulariser.
+
+    ``y``: labels (B,) or probabilities (B, classes). The gradient at a high temperature is small; no factor of its
+    square makes up for it, since the published defence has none.
+    """
     model.train()
     with rng.active():
-        loss = x.new_zeros(())
-        if clean > 0:
-            loss = loss + clean * F.cross_entropy(model(x), y)
-        if clean < 1:
-            loss = loss + (1 - clean) * F.cross_entropy(model(attacked), y)
+        loss = torch.zeros((), device=y.device)
+        for share, x in lessons:
+            loss = loss + share * F.cross_entropy(model(x) / temperature, y)
         extra = model.regularizer(images)
     return loss if extra is None else loss + extra
 
@@ -212,7 +210,10 @@ def _loss(
 def _accuracy(
     model: Classifier, val: Images, adversary: AdversarialTraining | None, rng: Stream, device: torch.device | str
 ) -> float:
-    """Share of validation images that one draw decides rightly, under the adversary if there is one."""
+    """Share of validation images that one draw decides rightly, under the adversary if there is one.
+
+    An adversary is there in its warm-up, too: the best epoch would else be one that was never attacked.
+    """
     model.eval()
     most = len(val.y) if adversary is None else min(len(val.y), VAL_ATTACKED)
     right = 0

@@ -16,7 +16,7 @@ LAYERS = (
     ("registry", "registry"),
     ("contract", "rules policy classifier estimators access goals probe"),
     ("nets and attacks", "nets attacks"),
-    ("parts", "defences training adapters testing"),
+    ("parts", "defences recipe training adapters testing"),
     ("work", "cells defended plan store run given signals"),
     ("meaning", "folds verdict study protocols document"),
     ("edge", "report auditing demo studies papers exams cli"),

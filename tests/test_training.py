@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import robassay as ra
@@ -26,6 +28,7 @@ from robassay.threat import Goal, Threat
 from robassay.training import Recipe, restore, train
 
 QUICK = AdversarialTraining(PGD(steps=2, keep="last"), Threat("linf", 0.1))
+LATE = dataclasses.replace(QUICK, clean=0.5, warmup=1, labels="predicted")
 Arrays = dict[str, Tensor]
 
 
@@ -55,6 +58,8 @@ CASES = {
     "noise": (A2SNN(MLP((20,)), dim=8), Recipe(epochs=3, batch=64, keep="last")),
     "spikes": (LIF((20,), steps=3), Recipe(epochs=3, batch=64, lr=3e-3)),
     "adversary": (SmallCNN(4), Recipe(epochs=3, batch=64, adversary=QUICK)),
+    "warm-up": (A2SNN(MLP((20,)), dim=8), Recipe(epochs=3, batch=64, adversary=LATE)),
+    "schedule": (MLP((20,)), Recipe(epochs=3, batch=64, milestones=(1, 2), fresh=True, decay=1e-2, temperature=2.0)),
 }
 
 
@@ -216,6 +221,58 @@ def test_the_share_of_clean_images_weighs_the_two_losses(tmp_path: Path) -> None
     assert torch.allclose(half, (clean + attacked) / 2, atol=1e-6) and not torch.allclose(clean, attacked, atol=1e-4)
 
 
+def test_an_adversary_waits_for_its_warm_up(tmp_path: Path) -> None:
+    def attacked(warmup: int) -> tuple[list[int], Arrays]:
+        Spy.calls.clear()
+        recipe = Recipe(epochs=3, batch=100, keep="last", adversary=AdversarialTraining(Spy(), warmup=warmup))
+        found = run(MLP((20,)), recipe, tmp_path / str(warmup))
+        return [len(goal.labels) for _, goal in Spy.calls], found
+
+    # Two batches of 100 in every attacked epoch, and the validation images after each.
+    at_once, late = attacked(0), attacked(2)
+    val = len(digits(1)[1].y)
+    assert at_once[0] == [100, 100, val] * 3 and late[0] == [val, val, 100, 100, val]
+    clean = run(MLP((20,)), Recipe(epochs=2, batch=100, keep="last"), tmp_path / "clean")
+    assert torch.equal(late[1]["history/train_loss"][:2], clean["history/train_loss"])
+
+
+def test_an_adversary_may_lead_away_from_what_the_network_predicts() -> None:
+    model = MLP().build((1, 8, 8), 10).train()
+    x = torch.rand(6, 1, 8, 8)
+    with torch.no_grad():
+        predicted = model.eval()(x).argmax(1)
+    model.train()
+    y = (predicted + 1) % 10
+    for labels, expected in (("true", y), ("predicted", predicted)):
+        Spy.calls.clear()
+        adversary = AdversarialTraining(Spy(), clean=0.25, labels=labels)  # type: ignore[arg-type]
+        (clean, same), (rest, attacked) = adversary.lessons(model, x, y, 0, Stream())
+        ((training, goal),) = Spy.calls
+        assert torch.equal(goal.labels, expected) and not training and model.training
+        assert (clean, rest) == (0.25, 0.75) and same is x and not torch.equal(attacked, x)
+
+
+def test_predicted_labels_are_those_of_evaluation_mode_with_noise_of_their_own() -> None:
+    class Moody(Classifier):
+        """Says 1 in evaluation mode, 0 in training; a third class by chance."""
+
+        classes, stochastic = 3, True
+
+        def draw(self, h: Tensor) -> Tensor:
+            lucky = torch.rand(len(h)) < 0.5
+            chosen = torch.where(lucky, 2, 0 if self.training else 1)
+            return F.one_hot(chosen, 3) + 0.0 * h.flatten(1).sum(1, keepdim=True)
+
+    def labels(key: str) -> list[int]:
+        Spy.calls.clear()
+        adversary = AdversarialTraining(Spy(), labels="predicted")
+        adversary.lessons(Moody().train(), torch.ones(40, 1, 2, 2), torch.zeros(40).long(), 0, Stream((key,)))
+        return Spy.calls[0][1].labels.tolist()
+
+    first = labels("a")
+    assert set(first) == {1, 2} and first == labels("a") != labels("b")
+
+
 def test_adversarial_training_makes_robust(tmp_path: Path) -> None:
     threat = Threat("linf", 0.15)
     test = find("digits").split("test")
@@ -243,6 +300,12 @@ def test_an_adversary_without_a_gradient_is_refused() -> None:
         AdversarialTraining(Blind())
     with pytest.raises(UsageError, match="share"):
         AdversarialTraining(clean=1.5)
+    with pytest.raises(UsageError, match="number of epochs"):
+        AdversarialTraining(warmup=-1)
+    with pytest.raises(UsageError, match="'true' or 'predicted'"):
+        AdversarialTraining(labels="own")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="never attacks"):
+        Recipe(epochs=5, adversary=AdversarialTraining(warmup=5))
     assert named("defences", "adversarial") is AdversarialTraining
 
 

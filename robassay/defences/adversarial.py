@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from robassay.access import Attack, White, check_match
@@ -25,6 +28,10 @@ class AdversarialTraining:
         threat: what the attacker may change.
         estimator: how the attacker differentiates the classifier.
         clean: weight in [0, 1] of the loss on unchanged images; the rest is the loss on adversarial ones.
+        warmup: epochs at the start that learn from unchanged images alone.
+        labels: what the attacker of training images leads away from: the "true" labels, or those "predicted" by one
+            draw on the unchanged images, as parametric noise injection and Learn2Perturb have it. The loss always
+            has the true ones; so has the attacker of validation images.
     """
 
     kind: ClassVar[str] = "defences"
@@ -32,17 +39,44 @@ class AdversarialTraining:
     threat: Threat = Threat("linf", 0.1)
     estimator: Estimator = Backprop()
     clean: float = 0.0
+    warmup: int = 0
+    labels: Literal["true", "predicted"] = "true"
 
     def __post_init__(self) -> None:
         check_match(self.attack, White(self.estimator))
         if not 0 <= self.clean <= 1:
             raise UsageError(f"clean={self.clean} is not a share of the loss. Write a value in [0, 1], such as 0.5.")
+        if self.warmup < 0:
+            raise UsageError(f"warmup={self.warmup} is no number of epochs. Write 0 for none.")
+        if self.labels not in ("true", "predicted"):
+            raise UsageError(f"labels={self.labels!r} is not known. Write 'true' or 'predicted'.")
+
+    def lessons(self, model: Classifier, x: Tensor, y: Tensor, epoch: int, rng: Stream) -> list[tuple[float, Tensor]]:
+        """What an epoch, counted from 0, learns from instead of ``x`` (B, C, H, W) with true labels ``y`` (B,).
+
+        Returns:
+            Shares of the loss, positive with sum 1, each with its images.
+        """
+        if epoch < self.warmup or self.clean == 1:
+            return [(1.0, x)]
+        if self.labels == "predicted":
+            with _evaluating(model), torch.no_grad(), rng.child("labels").active():
+                y = model(x).argmax(1)
+        attacked = (1 - self.clean, self.images(model, x, y, rng))
+        return [(self.clean, x), attacked] if self.clean > 0 else [attacked]
 
     def images(self, model: Classifier, x: Tensor, y: Tensor, rng: Stream) -> Tensor:
         """Adversarial images for ``x`` (B, C, H, W), labels ``y`` (B,), of ``model`` in evaluation mode."""
-        training = model.training
-        model.eval()
-        try:
+        with _evaluating(model):
             return self.attack(White(self.estimator).open([model], len(x)), x, Goal(y), self.threat, rng)
-        finally:
-            model.train(training)
+
+
+@contextmanager
+def _evaluating(model: Classifier) -> Iterator[None]:
+    """Evaluation mode inside, the mode from before outside."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
