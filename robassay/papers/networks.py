@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from robassay.cells import Examples, Score, Source
+from robassay.cells import Examples, Model, Score, Source
 from robassay.data import find
+from robassay.defences.region import PUBLISHED
+from robassay.defended import Regional
 from robassay.folds import Accuracy
-from robassay.papers.subjects import Subject, mnist_subjects
-from robassay.policy import MeanOf, Once
+from robassay.papers.subjects import Subject, magnet_of, mnist_subjects
+from robassay.policy import MeanOf, Once, Policy
 from robassay.study import Evaluation, Measure, Study, Table
 
 SLICE = 2500
@@ -22,7 +25,7 @@ def networks(scale: str, data_dir: Path | None) -> Study:
     subjects = mnist_subjects(data, scale)
     groups = {
         "tan": ("Tan et al., Table I: accuracy on MNIST", ("BSN", "BNN")),
-        "ge": ("Ge et al., Table 2: accuracy on MNIST", ("Standard", "Dropout", "RS-", "WRN")),
+        "ge": ("Ge et al., Table 2: accuracy on MNIST", ("Standard", "Dropout", "RS-", "Distillation", "WRN")),
         "competitors": ("Defences that Eustratiadis et al. compare with", ("RSE", "PNI", "L2P", "Adv-", "Small")),
         "a2snn": ("A2SNN, m1 to m5: accuracy on MNIST", ("A2SNN", "LeNet")),
     }
@@ -30,6 +33,7 @@ def networks(scale: str, data_dir: Path | None) -> Study:
     for name, (caption, starts) in groups.items():
         chosen = {n: s for n, s in subjects.items() if n.startswith(starts)}
         tables.append(_table(name, caption, data, chosen))
+    tables.append(_deciders(data, subjects["Dropout"], scale == "full"))
     return Study("networks", f"The papers' networks on MNIST ({scale})", tuple(tables), scale=scale)
 
 
@@ -42,6 +46,30 @@ def _table(name: str, caption: str, data: Source, subjects: dict[str, Subject]) 
         if subject.published is not None:
             published[rows[n], MEAN if subject.averaged else SINGLE] = subject.published
     return Table(name, caption, tuple(rows.values()), (SINGLE, MEAN), entries, published)
+
+
+def _deciders(data: Source, dropout: Subject, full: bool) -> Table:
+    """Schemes of Ge et al. that decide in their own way, around the Dropout network."""
+    many = PUBLISHED["mnist"]
+    few = replace(many, votes=200)
+    magnet, test = magnet_of(dropout, data, full), Examples(data, "test", 0, 10_000)
+    entries = {"MagNet, its refusals are errors": _by(magnet, test, MeanOf(10), SLICE)}
+    published = {"MagNet, its refusals are errors": 0.9913}
+    for region, images in ((few, 500), (few, 20), (many, 20)):
+        row = f"region-based, {region.votes:,} votes, {images} images"
+        on = replace(test, stop=images)
+        entries[row] = _by(Regional(dropout.model, region), on, region.policy, 100 if region is few else 10)
+        published[row] = 0.9923
+    column = "accuracy"
+    measures = {(row, column): Measure((evaluation,), Accuracy()) for row, evaluation in entries.items()}
+    beside = {(row, column): value for row, value in published.items()}
+    return Table(
+        "ge-deciders", "Ge et al., Table 2: MagNet and RC on MNIST", tuple(entries), (column,), measures, beside
+    )
+
+
+def _by(model: Model, on: Examples, policy: Policy, size: int) -> Evaluation:
+    return tuple(Score(model, part, policy, repeats=1) for part in on.slices(size))
 
 
 def _judged(subject: Subject, data: Source, policy: Once | MeanOf) -> Evaluation:
