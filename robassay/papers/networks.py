@@ -10,7 +10,7 @@ from robassay.data import find
 from robassay.defences.region import PUBLISHED
 from robassay.defended import Regional
 from robassay.folds import Accuracy
-from robassay.papers.subjects import Subject, magnet_of, mnist_subjects
+from robassay.papers.subjects import Subject, magnet_of, mnist_subjects, spiking_positions
 from robassay.policy import MeanOf, Once, Policy
 from robassay.study import Evaluation, Measure, Study, Table
 
@@ -33,6 +33,8 @@ def networks(scale: str, data_dir: Path | None) -> Study:
     for name, (caption, starts) in groups.items():
         chosen = {n: s for n, s in subjects.items() if n.startswith(starts)}
         tables.append(_table(name, caption, data, chosen))
+    positions = spiking_positions(data, scale == "full")
+    tables.append(_table("ge-positions", "Ge et al., §4.2: where the layer spikes", data, positions))
     tables.append(_deciders(data, subjects["Dropout"], scale == "full"))
     return Study("networks", f"The papers' networks on MNIST ({scale})", tuple(tables), scale=scale)
 
@@ -41,7 +43,7 @@ def _table(name: str, caption: str, data: Source, subjects: dict[str, Subject]) 
     rows = {n: f"{n} ({s.note})" if s.note else n for n, s in subjects.items()}
     entries, published = {}, {}
     for n, subject in subjects.items():
-        for column, policy in ((SINGLE, Once()), (MEAN, MeanOf(10, "probs" if name == "ge" else "logits"))):
+        for column, policy in ((SINGLE, Once()), (MEAN, MeanOf(10, "probs" if name.startswith("ge") else "logits"))):
             entries[rows[n], column] = Measure((_judged(subject, data, policy),), Accuracy())
         if subject.published is not None:
             published[rows[n], MEAN if subject.averaged else SINGLE] = subject.published

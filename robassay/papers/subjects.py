@@ -117,6 +117,21 @@ def _noisy(data: Source, full: bool) -> dict[str, Subject]:
     return {name: Subject(Train(net, data, r), note="small CNN, 3 epochs") for name, (net, r) in nets.items()}
 
 
+def spiking_positions(data: Source, full: bool) -> dict[str, Subject]:
+    """RS-1 behind the first, second … fifth activation: Ge et al. remark that a later one costs accuracy."""
+    net = CWMnist() if full else CWMnist(padding="valid")
+    recipe = Recipe(epochs=50, batch=128, optimizer="sgd", lr=0.01, nesterov=True)
+    limit, note = None, ""
+    if not full:
+        recipe, limit, note = replace(recipe, epochs=4, lr=0.03, step=2, gamma=0.3), 20_000, "20,000 images, 4 epochs"
+    return {
+        f"RS behind activation {i + 1}": Subject(
+            Train(RandomSpiking(net, position=i), data, recipe, limit=limit), note=note
+        )
+        for i in range(5)
+    }
+
+
 def magnet_of(subject: Subject, data: Source, full: bool) -> Model:
     """MagNet around a trained network; the short form trains its auto-encoders for 20 of 100 epochs."""
     magnet = MAGNET["mnist"]
