@@ -96,6 +96,8 @@ def train(
         for i, rows in enumerate(order.split(recipe.batch)):
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
             step, adversary = rng.child("step", epoch, i), recipe.adversary
+            for k, change in enumerate(recipe.augment):
+                x = change(x, step.child("augment", k))
             lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
             loss = _loss(model, lessons, target[rows].to(device), recipe.temperature, step, len(images.y))
             value = loss.item()

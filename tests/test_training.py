@@ -13,6 +13,7 @@ from torch import Tensor
 
 import robassay as ra
 from robassay.attacks.gradient import FGSM, PGD
+from robassay.augment import Affine, Crop, Flip
 from robassay.classifier import Classifier, Net
 from robassay.data import Images, find, pixels
 from robassay.defences.a2snn import A2SNN
@@ -59,6 +60,7 @@ CASES = {
     "spikes": (LIF((20,), steps=3), Recipe(epochs=3, batch=64, lr=3e-3)),
     "adversary": (SmallCNN(4), Recipe(epochs=3, batch=64, adversary=QUICK)),
     "warm-up": (A2SNN(MLP((20,)), dim=8), Recipe(epochs=3, batch=64, adversary=LATE)),
+    "augmented": (SmallCNN(4), Recipe(epochs=3, batch=64, augment=(Affine(shift=1.0), Crop(1), Flip()))),
     "schedule": (MLP((20,)), Recipe(epochs=3, batch=64, milestones=(1, 2), fresh=True, decay=1e-2, temperature=2.0)),
 }
 
