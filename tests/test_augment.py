@@ -37,6 +37,8 @@ def angle(degrees: float) -> Tensor:
 @pytest.mark.parametrize("nothing", [Crop(0), Flip(0.0), Affine(0.0, 0.0, 0.0, 0.0)])
 def test_no_change_is_none_bit_for_bit(nothing: Augmentation) -> None:
     assert torch.equal(nothing(X, RNG), X)
+    hard = (torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(4)) < 0.5).float()
+    assert torch.equal(nothing(hard, RNG), hard)
 
 
 @pytest.mark.parametrize("change", ALL)

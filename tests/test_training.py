@@ -26,7 +26,7 @@ from robassay.nets.mlp import MLP
 from robassay.registry import named
 from robassay.rng import Stream
 from robassay.threat import Goal, Threat
-from robassay.training import Recipe, restore, train
+from robassay.training import LOSSES_AT_ONCE, Recipe, restore, train
 
 QUICK = AdversarialTraining(PGD(steps=2, keep="last"), Threat("linf", 0.1))
 LATE = dataclasses.replace(QUICK, clean=0.5, warmup=1, labels="predicted")
@@ -335,6 +335,60 @@ def test_one_class_no_image_and_foreign_labels_are_refused(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(tmp_path: Path) -> None:
     with pytest.raises(RobassayError, match=r"epoch 1, step \d.*smaller learning rate"):
         run(MLP(), Recipe(epochs=2, batch=16, optimizer="sgd", lr=1e30), tmp_path)
+
+
+class Breaks(Classifier):
+    """Its loss is not a number in one step of one epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__()
+        self.layer, self.classes = torch.nn.Linear(64, 10), 10
+        self.broken, self.now = (epoch, step), (0, 0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.now = (epoch, 0)
+
+    def after_step(self, rate: float) -> None:
+        self.now = (self.now[0], self.now[1] + 1)
+
+    def draw(self, h: Tensor) -> Tensor:
+        logits: Tensor = self.layer(h.flatten(1))
+        return logits * float("nan") if self.training and self.now == self.broken else logits
+
+
+@dataclasses.dataclass(frozen=True)
+class Breaking(Net):
+    epoch: int
+    step: int
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> Classifier:
+        return Breaks(self.epoch, self.step)
+
+
+@pytest.mark.parametrize(("step", "noticed"), [(0, 3), (2, 3), (3, 6), (6, 7)])
+def test_losses_that_wait_are_checked_in_the_epoch_and_tell_the_step(
+    step: int, noticed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def attempt(folder: str) -> None:
+        told.clear()
+        with pytest.raises(RobassayError, match=f"became nan in epoch 2, step {step + 1}\\."):
+            recipe = Recipe(epochs=3, batch=30)  # 7 steps
+            run(Breaking(1, step), recipe, tmp_path / folder, told=lambda done, total: told.append(done))
+
+    attempt("cpu")
+    assert told[-1] == 7 + step
+    monkeypatch.setitem(LOSSES_AT_ONCE, "cpu", 3)
+    attempt("gpu")
+    assert told[-1] == 7 + noticed - 1
+
+
+def test_losses_that_wait_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(epochs=2, batch=30)
+    first = run(MLP((20,)), recipe, tmp_path / "1")
+    monkeypatch.setitem(LOSSES_AT_ONCE, "cpu", 3)
+    assert equal(first, run(MLP((20,)), recipe, tmp_path / "3"))
 
 
 @pytest.mark.parametrize(
