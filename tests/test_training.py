@@ -39,10 +39,10 @@ def digits(n: int) -> tuple[Images, Images]:
     return Images(images.x[:n], images.y[:n]), val
 
 
-def run(net: Net, recipe: Recipe, folder: Path, n: int = 200, key: str = "a", told: Any = None) -> Arrays:
+def run(net: Net, recipe: Recipe, folder: Path, n: int = 200, key: str = "a", told: Any = None, **more: Any) -> Arrays:
     folder.mkdir(exist_ok=True)
     progress = told or (lambda done, total: None)
-    return train(net, (1, 8, 8), 10, *digits(n), recipe, Stream(("test", key)), folder, progress)
+    return train(net, (1, 8, 8), 10, *digits(n), recipe, Stream(("test", key)), folder, progress, **more)
 
 
 def equal(a: Arrays, b: Arrays) -> bool:
@@ -65,11 +65,26 @@ CASES = {
 }
 
 
+def student_of(net: Net) -> dict[str, Any]:
+    """Weights to begin with and a teacher, both of the net."""
+    with Stream(("first",)).active():
+        first, teacher = net.build((1, 8, 8), 10), net.build((1, 8, 8), 10)
+    return {"begin": first.state_dict(), "teacher": teacher.eval()}
+
+
+# All that a recipe can ask for at once.
+FULL = dataclasses.replace(
+    CASES["schedule"][1], augment=CASES["augmented"][1].augment, adversary=LATE, optimizer="sgd", lr=0.05
+)
+CASES["student"] = (A2SNN(MLP((20,)), dim=8), FULL)
+MORE = {"student": student_of(CASES["student"][0])}
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("killed_after", [2, 6])
 def test_an_interrupted_run_ends_with_the_same_bits(case: str, killed_after: int, tmp_path: Path) -> None:
-    net, recipe = CASES[case]
-    whole = run(net, recipe, tmp_path / "whole")
+    (net, recipe), more = CASES[case], MORE.get(case, {})
+    whole = run(net, recipe, tmp_path / "whole", **more)
 
     def killing(done: int, total: int) -> None:
         assert total == 12
@@ -77,10 +92,10 @@ def test_an_interrupted_run_ends_with_the_same_bits(case: str, killed_after: int
             raise Killed
 
     with pytest.raises(Killed):
-        run(net, recipe, tmp_path / "cut", told=killing)
+        run(net, recipe, tmp_path / "cut", told=killing, **more)
     torch.rand(3)  # the process that goes on has another past
     steps: list[int] = []
-    resumed = run(net, recipe, tmp_path / "cut", told=lambda done, total: steps.append(done))
+    resumed = run(net, recipe, tmp_path / "cut", told=lambda done, total: steps.append(done), **more)
     assert steps == list(range(1 + killed_after // 4 * 4, 13))
     assert equal(whole, resumed)
 
