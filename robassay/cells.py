@@ -190,6 +190,9 @@ class Train(Model):
         begin: a model of the same net; its weights are the initial ones.
         teacher: its softmax(logits / recipe.temperature) on the unchanged training images, its noise off, are the
             labels that are learnt.
+
+    Raises:
+        UsageError: ``begin`` or ``teacher`` was trained for images of another shape or with other classes.
     """
 
     net: Net
@@ -199,6 +202,16 @@ class Train(Model):
     limit: int | None = None
     begin: Model | None = None
     teacher: Model | None = None
+
+    def __post_init__(self) -> None:
+        # Known now, long before the other training ends and its weights or logits would not fit.
+        for role, other in (("begin", self.begin), ("teacher", self.teacher)):
+            theirs, ours = (other.data if isinstance(other, Train) else self.data), self.data
+            if (theirs.shape, theirs.classes) != (ours.shape, ours.classes):
+                raise UsageError(
+                    f"{role} was trained for images {theirs.shape} of {theirs.classes} classes ({theirs.name}), "
+                    f"{ours.name} has {ours.shape} and {ours.classes}. Give one that was trained for such images."
+                )
 
     def compute(self, ctx: Context) -> Arrays:
         images = self.data.split("train")

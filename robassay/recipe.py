@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from robassay.augment import Augmentation
 from robassay.defences.adversarial import AdversarialTraining
 from robassay.errors import UsageError
 from robassay.registry import part
@@ -34,6 +35,8 @@ class Recipe:
             rate, as Adv-BNN does.
         temperature: divides the logits in the loss. An adversary, the validation and whoever uses the trained network
             see them undivided.
+        augment: changes of the training images, in this order and anew at every step, before an adversary sees them.
+            Validation images stay as they are.
     """
 
     kind: ClassVar[str] = "recipes"
@@ -52,6 +55,7 @@ class Recipe:
     decay: float = 0.0
     fresh: bool = False
     temperature: float = 1.0
+    augment: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or (self.step is not None and self.step < 1):
@@ -69,6 +73,8 @@ class Recipe:
                 f"the adversary waits for warmup={self.adversary.warmup} of {self.epochs} epochs, so it never attacks. "
                 "Write a shorter warmup, or adversary=None."
             )
+        if not (isinstance(self.augment, tuple) and all(isinstance(a, Augmentation) for a in self.augment)):
+            raise UsageError(f"augment={self.augment!r} is no tuple of augmentations. Write augment=(Crop(), Flip()).")
         self._check_schedule()
 
     def _check_schedule(self) -> None:

@@ -27,6 +27,7 @@ KINDS = (
     "transforms",
     "rules",
     "recipes",
+    "augmentations",
     "access",
     "goals",
     "data",

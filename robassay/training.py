@@ -23,6 +23,8 @@ __all__ = ["Recipe", "restore", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHT = "weight/"
+LOSSES_AT_ONCE = {"cpu": 1, "cuda": 50}
+"""Losses that wait on a device before they are looked at: each look makes the CPU wait for all that a GPU has to do."""
 VAL_BATCH = 500
 VAL_ATTACKED = 1000
 """Validation images that an adversary attacks after every epoch; accuracy on clean ones is cheap and uses them all."""
@@ -67,7 +69,7 @@ def train(
         UsageError: no image to learn from or to validate on, one class only, or labels outside 0..classes−1; ``begin``
             is of another net, or ``teacher`` has other classes.
         CannotQuiet: the teacher's noise cannot be switched off.
-        RobassayError: the loss is no longer finite.
+        RobassayError: the loss is no longer finite; on a GPU up to 50 steps late, but with the step where it began.
     """
     _check(images, val, classes)
 
@@ -84,26 +86,28 @@ def train(
     # Where to start: at the beginning, or after the last finished epoch.
     state = _load(folder, model, optimizer)
     steps = -(-len(images.y) // recipe.batch)
+    at_once = LOSSES_AT_ONCE.get(torch.device(device).type, 1)
 
     for epoch in range(len(state["loss"]), recipe.epochs):
         if recipe.fresh and recipe.turns(epoch):
             optimizer = _optimizer(model, recipe)
         model.begin_epoch(epoch)
         order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
-        total = 0.0
+        losses: list[float] = []
+        waiting: list[Tensor] = []
 
         # One step per batch.
         for i, rows in enumerate(order.split(recipe.batch)):
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
             step, adversary = rng.child("step", epoch, i), recipe.adversary
+            for k, change in enumerate(recipe.augment):
+                x = change(x, step.child("augment", k))
             lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
             loss = _loss(model, lessons, target[rows].to(device), recipe.temperature, step, len(images.y))
-            value = loss.item()
-            if not math.isfinite(value):
-                raise RobassayError(
-                    f"the loss became {value} in epoch {epoch + 1}, step {i + 1}. "
-                    f"Try a smaller learning rate than lr={recipe.lr:g}, or smaller weights of the regulariser."
-                )
+            waiting.append(loss.detach())
+            if len(waiting) == at_once or i + 1 == steps:
+                losses += _values(waiting, epoch, i, recipe.lr)
+                waiting = []
             rate = recipe.rate(epoch, epoch * steps + i)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -111,12 +115,11 @@ def train(
             loss.backward()
             optimizer.step()
             model.after_step(rate)
-            total += value * len(rows)
             progress(epoch * steps + i + 1, recipe.epochs * steps)
 
         # What the epoch has brought.
         accuracy = _accuracy(model, val, recipe.adversary, rng.child("val", epoch), device)
-        state["loss"].append(total / len(images.y))
+        state["loss"].append(_mean(losses, [len(rows) for rows in order.split(recipe.batch)]))
         state["accuracy"].append(accuracy)
         if recipe.keep == "last" or accuracy >= state["best"]:
             state |= {"best": accuracy, "epoch": epoch, "weights": _copy(model)}
@@ -205,6 +208,25 @@ def _loss(
             loss = loss + share * F.cross_entropy(model(x) / temperature, y)
         extra = model.regularizer(images)
     return loss if extra is None else loss + extra
+
+
+def _values(waiting: list[Tensor], epoch: int, i: int, lr: float) -> list[float]:
+    """The losses of the last steps up to step ``i`` of an epoch, both from 0, as numbers that are finite."""
+    values: list[float] = torch.stack(waiting).tolist()
+    for step, value in enumerate(values, i + 2 - len(values)):
+        if not math.isfinite(value):
+            raise RobassayError(
+                f"the loss became {value} in epoch {epoch + 1}, step {step}. "
+                f"Try a smaller learning rate than lr={lr:g}, or smaller weights of the regulariser."
+            )
+    return values
+
+
+def _mean(losses: list[float], sizes: list[int]) -> float:
+    total = 0.0
+    for loss, size in zip(losses, sizes, strict=True):
+        total += loss * size  # not sum(), whose rounding differs between versions of Python
+    return total / sum(sizes)
 
 
 def _accuracy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,20 @@ def test_the_cell_hands_on_weights_and_teacher(tmp_path: Path) -> None:
     model = restore(MLP((20,)), data.shape, data.classes, {n: torch.from_numpy(a) for n, a in before.items()})
     soft = (model(pixels(data.split("train").x)) / 2).double().softmax(1)
     assert after["history/train_loss"] == pytest.approx(-(soft * soft.log()).sum(1).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("role", ["begin", "teacher"])
+@pytest.mark.parametrize("change", [{"shape": (1, 9, 9)}, {"classes": 9}])
+def test_a_model_for_other_images_is_refused_before_anything_is_trained(role: str, change: dict[str, Any]) -> None:
+    data, recipe = find("digits"), Recipe(epochs=1)
+
+    class Other:
+        name, checksum, shape, classes = "other", "0", data.shape, data.classes
+
+    for field, value in change.items():
+        setattr(Other, field, value)
+    with pytest.raises(UsageError, match=rf"{role} was trained for images .* \(other\), digits has \(1, 8, 8\) and 10"):
+        Train(MLP(), data, recipe, **{role: Train(MLP(), Other(), recipe)})  # type: ignore[arg-type]
 
 
 def test_it_is_listed_and_impossible_settings_are_refused() -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules policy classifier estimators access goals probe"),
+    ("contract", "rules policy classifier estimators access goals probe augment"),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training adapters testing"),
     ("work", "cells defended plan store run given signals"),

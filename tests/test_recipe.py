@@ -60,10 +60,12 @@ def by_hand(
     momentum: float = 0.0,
     temperature: float = 1.0,
     soft: Tensor | None = None,
+    x: Tensor | None = None,
 ) -> Tensor:
     """Weights after epochs of two steps of 100 images; the gradient of softmax regression is written out."""
     images, weight, velocity = digits()[0], torch.zeros(10, 64).double(), torch.zeros(10, 64).double()
-    x, target = pixels(images.x).flatten(1).double(), torch.eye(10).double()[images.y] if soft is None else soft
+    x = (pixels(images.x) if x is None else x).flatten(1).double()
+    target = torch.eye(10).double()[images.y] if soft is None else soft
     for i, rate in enumerate(rates):
         epoch = i // 2
         order = torch.randperm(200, generator=RNG.child("order", epoch).generator())

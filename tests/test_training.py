@@ -13,6 +13,7 @@ from torch import Tensor
 
 import robassay as ra
 from robassay.attacks.gradient import FGSM, PGD
+from robassay.augment import Affine, Crop, Flip
 from robassay.classifier import Classifier, Net
 from robassay.data import Images, find, pixels
 from robassay.defences.a2snn import A2SNN
@@ -25,7 +26,7 @@ from robassay.nets.mlp import MLP
 from robassay.registry import named
 from robassay.rng import Stream
 from robassay.threat import Goal, Threat
-from robassay.training import Recipe, restore, train
+from robassay.training import LOSSES_AT_ONCE, Recipe, restore, train
 
 QUICK = AdversarialTraining(PGD(steps=2, keep="last"), Threat("linf", 0.1))
 LATE = dataclasses.replace(QUICK, clean=0.5, warmup=1, labels="predicted")
@@ -38,10 +39,10 @@ def digits(n: int) -> tuple[Images, Images]:
     return Images(images.x[:n], images.y[:n]), val
 
 
-def run(net: Net, recipe: Recipe, folder: Path, n: int = 200, key: str = "a", told: Any = None) -> Arrays:
+def run(net: Net, recipe: Recipe, folder: Path, n: int = 200, key: str = "a", told: Any = None, **more: Any) -> Arrays:
     folder.mkdir(exist_ok=True)
     progress = told or (lambda done, total: None)
-    return train(net, (1, 8, 8), 10, *digits(n), recipe, Stream(("test", key)), folder, progress)
+    return train(net, (1, 8, 8), 10, *digits(n), recipe, Stream(("test", key)), folder, progress, **more)
 
 
 def equal(a: Arrays, b: Arrays) -> bool:
@@ -59,15 +60,31 @@ CASES = {
     "spikes": (LIF((20,), steps=3), Recipe(epochs=3, batch=64, lr=3e-3)),
     "adversary": (SmallCNN(4), Recipe(epochs=3, batch=64, adversary=QUICK)),
     "warm-up": (A2SNN(MLP((20,)), dim=8), Recipe(epochs=3, batch=64, adversary=LATE)),
+    "augmented": (SmallCNN(4), Recipe(epochs=3, batch=64, augment=(Affine(shift=1.0), Crop(1), Flip()))),
     "schedule": (MLP((20,)), Recipe(epochs=3, batch=64, milestones=(1, 2), fresh=True, decay=1e-2, temperature=2.0)),
 }
+
+
+def student_of(net: Net) -> dict[str, Any]:
+    """Weights to begin with and a teacher, both of the net."""
+    with Stream(("first",)).active():
+        first, teacher = net.build((1, 8, 8), 10), net.build((1, 8, 8), 10)
+    return {"begin": first.state_dict(), "teacher": teacher.eval()}
+
+
+# All that a recipe can ask for at once.
+FULL = dataclasses.replace(
+    CASES["schedule"][1], augment=CASES["augmented"][1].augment, adversary=LATE, optimizer="sgd", lr=0.05
+)
+CASES["student"] = (A2SNN(MLP((20,)), dim=8), FULL)
+MORE = {"student": student_of(CASES["student"][0])}
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("killed_after", [2, 6])
 def test_an_interrupted_run_ends_with_the_same_bits(case: str, killed_after: int, tmp_path: Path) -> None:
-    net, recipe = CASES[case]
-    whole = run(net, recipe, tmp_path / "whole")
+    (net, recipe), more = CASES[case], MORE.get(case, {})
+    whole = run(net, recipe, tmp_path / "whole", **more)
 
     def killing(done: int, total: int) -> None:
         assert total == 12
@@ -75,10 +92,10 @@ def test_an_interrupted_run_ends_with_the_same_bits(case: str, killed_after: int
             raise Killed
 
     with pytest.raises(Killed):
-        run(net, recipe, tmp_path / "cut", told=killing)
+        run(net, recipe, tmp_path / "cut", told=killing, **more)
     torch.rand(3)  # the process that goes on has another past
     steps: list[int] = []
-    resumed = run(net, recipe, tmp_path / "cut", told=lambda done, total: steps.append(done))
+    resumed = run(net, recipe, tmp_path / "cut", told=lambda done, total: steps.append(done), **more)
     assert steps == list(range(1 + killed_after // 4 * 4, 13))
     assert equal(whole, resumed)
 
@@ -333,6 +350,60 @@ def test_one_class_no_image_and_foreign_labels_are_refused(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(tmp_path: Path) -> None:
     with pytest.raises(RobassayError, match=r"epoch 1, step \d.*smaller learning rate"):
         run(MLP(), Recipe(epochs=2, batch=16, optimizer="sgd", lr=1e30), tmp_path)
+
+
+class Breaks(Classifier):
+    """Its loss is not a number in one step of one epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__()
+        self.layer, self.classes = torch.nn.Linear(64, 10), 10
+        self.broken, self.now = (epoch, step), (0, 0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.now = (epoch, 0)
+
+    def after_step(self, rate: float) -> None:
+        self.now = (self.now[0], self.now[1] + 1)
+
+    def draw(self, h: Tensor) -> Tensor:
+        logits: Tensor = self.layer(h.flatten(1))
+        return logits * float("nan") if self.training and self.now == self.broken else logits
+
+
+@dataclasses.dataclass(frozen=True)
+class Breaking(Net):
+    epoch: int
+    step: int
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> Classifier:
+        return Breaks(self.epoch, self.step)
+
+
+@pytest.mark.parametrize(("step", "noticed"), [(0, 3), (2, 3), (3, 6), (6, 7)])
+def test_losses_that_wait_are_checked_in_the_epoch_and_tell_the_step(
+    step: int, noticed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def attempt(folder: str) -> None:
+        told.clear()
+        with pytest.raises(RobassayError, match=f"became nan in epoch 2, step {step + 1}\\."):
+            recipe = Recipe(epochs=3, batch=30)  # 7 steps
+            run(Breaking(1, step), recipe, tmp_path / folder, told=lambda done, total: told.append(done))
+
+    attempt("cpu")
+    assert told[-1] == 7 + step
+    monkeypatch.setitem(LOSSES_AT_ONCE, "cpu", 3)
+    attempt("gpu")
+    assert told[-1] == 7 + noticed - 1
+
+
+def test_losses_that_wait_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(epochs=2, batch=30)
+    first = run(MLP((20,)), recipe, tmp_path / "1")
+    monkeypatch.setitem(LOSSES_AT_ONCE, "cpu", 3)
+    assert equal(first, run(MLP((20,)), recipe, tmp_path / "3"))
 
 
 @pytest.mark.parametrize(
