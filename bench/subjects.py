@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robassay.cells import Examples, Model, Train
+from robassay.cell import Model
+from robassay.cells import Examples
 from robassay.classifier import Classifier, Wrapped
 from robassay.data import find, pixels
 from robassay.defences.a2snn import A2SNN
+from robassay.models import Train
 from robassay.nets.bsn import BSN
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.cw_mnist import CWMnist

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from robassay.access import Access, Attack, White
 from robassay.attacks.gradient import PGD
-from robassay.cells import Craft, Examples, Model, Score, Source, Train, check_labels
+from robassay.cell import Model, Source
+from robassay.cells import Craft, Examples, Score, check_labels
 from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Backprop, Differences, Estimator, Evading
 from robassay.given import Given, Held, given, held, held_data
+from robassay.models import Train
 from robassay.registry import part_name
 from robassay.run import carry_out
 from robassay.run.worker import forget

@@ -1,274 +1,28 @@
-"""Units of work: immutable values that name everything they depend on, and so their own result.
-
-A cell contains the cells it needs: the graph of work is the value. Its key is a hash of its type, its version and its
-non-default fields; device and number of workers are no fields, so they cannot change a result's name.
-"""
+"""The cells of an experiment: which images, what an attack makes of them, what a model decides about them."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import hashlib
-import json
 import warnings
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from robassay.access import Access, Attack, GradientAccess, White, check_match
-from robassay.classifier import Classifier, Mixture, Net, Quiet
+from robassay.cell import Arrays, Cell, Context, Model, Source, cell
+from robassay.classifier import Classifier
 from robassay.data import Images, pixels
 from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.goals import Aim, Untargeted
+from robassay.models import Extra
 from robassay.policy import Once, Policy
-from robassay.recipe import Recipe
-from robassay.registry import USER_PREFIX, enlist, part, source_digest
+from robassay.registry import part
 from robassay.rng import Stream
-from robassay.threat import REJECT, Threat
-from robassay.training import restore, train
-
-Arrays = dict[str, Tensor]
-T = TypeVar("T", bound=type)
+from robassay.threat import REJECT, Threat, euclidean
 
 REPEATS_AT_ONCE = 25
 """Repeats whose logits are held at once while scoring; a constant, because it decides which bits a draw gets."""
-
-
-class Context(Protocol):
-    """What a computing cell may use."""
-
-    device: torch.device
-    scratch: Path
-
-    def load(self, cell: Cell) -> dict[str, np.ndarray]:
-        """The stored arrays of a cell."""
-
-    def open(self, model: Model) -> Classifier:
-        """The classifier of a model cell, in eval mode and frozen, on the device."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Report how far the cell is."""
-
-
-class Source(Protocol):
-    """A data set: see :class:`robassay.data.Data`; identity is its name and checksum."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def checksum(self) -> str: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def note(self) -> str: ...
-    def split(self, name: Any) -> Images: ...
-
-
-@dataclass_transform(frozen_default=True, eq_default=False)
-def cell(cls: T) -> T:
-    """Make a class a cell: a frozen dataclass, compared and hashed by its key."""
-    made: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    return made
-
-
-class Cell(abc.ABC):
-    """A pure computation with a name of its own."""
-
-    version: ClassVar[int] = 1
-    """Raised whenever the same fields would give another result."""
-
-    @abc.abstractmethod
-    def compute(self, ctx: Context) -> Arrays:
-        """The result. Random numbers come from streams under :attr:`key` only."""
-
-    @cached_property
-    def key(self) -> str:
-        """16 hex digits that name the result."""
-        text = json.dumps(describe(self), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @cached_property
-    def needs(self) -> tuple[Cell, ...]:
-        """The cells directly contained in the fields, without repeats."""
-        found: dict[str, Cell] = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            for child in _cells_in(getattr(self, field.name)):
-                found[child.key] = child
-        return tuple(found.values())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Cell) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def _cells_in(value: object) -> list[Cell]:
-    if isinstance(value, Cell):
-        return [value]
-    if isinstance(value, tuple):
-        return [c for v in value for c in _cells_in(v)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [c for f in dataclasses.fields(value) for c in _cells_in(getattr(value, f.name))]
-    return []
-
-
-def describe(value: object, top: bool = True) -> Any:
-    """A JSON value that identifies a part or cell: type, version and non-default fields; contained cells by key.
-
-    Raises:
-        UsageError: a field holds something that has no stable identity (a tensor, a function, a list).
-    """
-    if isinstance(value, Cell) and not top:
-        return {"cell": value.key}
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, tuple):
-        return [describe(v, False) for v in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named: dict[str, Any] = {"type": _type_name(type(value))}
-        version = getattr(type(value), "version", 1)
-        if version != 1:
-            named["version"] = version
-        for f in dataclasses.fields(value):
-            held = getattr(value, f.name)
-            if f.metadata.get("key", True) and not _is_default(f, held):
-                named[f.name] = describe(held, False)
-        return named
-    raise UsageError(
-        f"{value!r} cannot be part of an experiment's name: a field holds a {type(value).__name__}. "
-        "Use numbers, text, None, tuples of them, or other parts."
-    )
-
-
-def _is_default(field: dataclasses.Field[Any], held: object) -> bool:
-    if field.default is not dataclasses.MISSING:
-        return type(held) is type(field.default) and held == field.default
-    return field.default_factory is not dataclasses.MISSING and held == field.default_factory()
-
-
-def _type_name(cls: type) -> str:
-    """Own classes by name; a user's class also by the content of its file, since nobody versions that."""
-    module = cls.__module__
-    if module.startswith("robassay."):
-        return cls.__name__
-    if module.startswith(USER_PREFIX):
-        return f"{cls.__name__}@{module.removeprefix(USER_PREFIX)}"
-    file = getattr(__import__("sys").modules.get(module), "__file__", None)
-    return f"{cls.__name__}@{source_digest(file) if file else module}"
-
-
-# ------------------------------------------------------------------------------------------------------------ models
-
-
-class Model(Cell):
-    """A cell that stands for a classifier."""
-
-    @abc.abstractmethod
-    def open(self, ctx: Context) -> Classifier:
-        """The classifier, built from what the context has stored. The context freezes it and sets eval mode."""
-
-
-@cell
-class Train(Model):
-    """A network trained on a data set.
-
-    Args:
-        net: the network.
-        data: the data set; "train" is learnt, "val" chooses the epoch.
-        recipe: how.
-        seed: names the streams of weights, order and noise.
-        limit: use only the first so many training images; None for all.
-        begin: a model of the same net; its weights are the initial ones.
-        teacher: its softmax(logits / recipe.temperature) on the unchanged training images, its noise off, are the
-            labels that are learnt.
-
-    Raises:
-        UsageError: ``begin`` or ``teacher`` was trained for images of another shape or with other classes.
-    """
-
-    net: Net
-    data: Source
-    recipe: Recipe
-    seed: int = 0
-    limit: int | None = None
-    begin: Model | None = None
-    teacher: Model | None = None
-
-    def __post_init__(self) -> None:
-        # Known now, long before the other training ends and its weights or logits would not fit.
-        for role, other in (("begin", self.begin), ("teacher", self.teacher)):
-            theirs, ours = (other.data if isinstance(other, Train) else self.data), self.data
-            if (theirs.shape, theirs.classes) != (ours.shape, ours.classes):
-                raise UsageError(
-                    f"{role} was trained for images {theirs.shape} of {theirs.classes} classes ({theirs.name}), "
-                    f"{ours.name} has {ours.shape} and {ours.classes}. Give one that was trained for such images."
-                )
-
-    def compute(self, ctx: Context) -> Arrays:
-        images = self.data.split("train")
-        if self.limit is not None:
-            images = Images(images.x[: self.limit], images.y[: self.limit])
-        return train(
-            self.net,
-            self.data.shape,
-            self.data.classes,
-            images,
-            self.data.split("val"),
-            self.recipe,
-            Stream(("train", self.key)),
-            ctx.scratch,
-            ctx.progress,
-            ctx.device,
-            None if self.begin is None else ctx.open(self.begin).state_dict(),
-            None if self.teacher is None else ctx.open(self.teacher),
-        )
-
-    def open(self, ctx: Context) -> Classifier:
-        arrays = {name: torch.from_numpy(a) for name, a in ctx.load(self).items()}
-        return restore(self.net, self.data.shape, self.data.classes, arrays)
-
-
-@cell
-class Mixed(Model):
-    """A stochastic mixture: each inference of each image draws one of several models, uniformly.
-
-    Args:
-        members: one model at least, each trained by itself; see :class:`~robassay.classifier.Mixture`.
-    """
-
-    members: tuple[Model, ...]
-
-    def compute(self, ctx: Context) -> Arrays:
-        return {"members": torch.tensor(len(self.members))}
-
-    def open(self, ctx: Context) -> Classifier:
-        return Mixture([ctx.open(member) for member in self.members])
-
-
-# A cell, not a part: what is mixed are trained models, not the descriptions of nets.
-enlist("defences", "mixture", Mixed, "Tan et al. 2020, §V")
-
-
-@cell
-class Quieted(Model):
-    """A model with its noise off; see :class:`~robassay.classifier.Quiet`."""
-
-    of: Model
-
-    def compute(self, ctx: Context) -> Arrays:
-        return {"quiet": torch.tensor(1)}
-
-    def open(self, ctx: Context) -> Classifier:
-        return Quiet(ctx.open(self.of))
 
 
 # ---------------------------------------------------------------------------------------------------------- examples
@@ -456,6 +210,53 @@ class Score(Cell):
         return torch.stack(decisions)
 
 
+@part
+class Offline(Extra):
+    """Images that attacks have made once, before a training, appended to its images with their true labels.
+
+    Only changed images count: a minimum-distance attack returns an image unchanged where it finds nothing. Of those the
+    ``keep`` nearest in L2 are taken and rounded to 8 bits.
+
+    Source: Ge et al. 2020, §5.1.1: 12,000 targeted CW images of the training split, the first 10,000 kept.
+
+    Args:
+        crafts: attacks on images of the "train" split.
+        keep: how many.
+    """
+
+    crafts: tuple[Craft, ...]
+    keep: int = 10_000
+
+    def __post_init__(self) -> None:
+        for craft in self.crafts:
+            if craft.on.split != "train":
+                raise UsageError(
+                    f"images of the split '{craft.on.split}' cannot be learnt from. Write Examples(data, 'train', …)."
+                )
+        if not self.crafts or self.keep < 1:
+            raise UsageError("Offline needs one Craft at least and keep ≥ 1, such as Offline((craft,), keep=10_000).")
+
+    def images(self, ctx: Context) -> Images:
+        """The kept images (uint8, nearest first) and their true labels.
+
+        Raises:
+            RobassayError: the attacks have changed fewer images than are to be kept.
+        """
+        stored = [ctx.load(craft) for craft in self.crafts]
+        x_adv, x = (torch.cat([torch.from_numpy(s[n]) for s in stored]) for n in ("x_adv", "x"))
+        labels = torch.cat([craft.on.load().y for craft in self.crafts])
+        distance = euclidean(x_adv - pixels(x))
+        order = distance.argsort(stable=True)
+        order = order[distance[order] > 0]
+        if len(order) < self.keep:
+            raise RobassayError(
+                f"keep={self.keep}, but the attacks have changed {len(order)} of {len(x)} images only. Attack more "
+                "images, give the attack more steps, or keep fewer."
+            )
+        kept = order[: self.keep]
+        return Images((x_adv[kept] * 255).round().clamp(0, 255).to(torch.uint8), labels[kept])
+
+
 def check_labels(labels: Tensor, classes: int, name: str) -> None:
     """Raise UsageError when a label (N,) of the data set ``name`` has no logit among ``classes``."""
     if labels.max() >= classes:
@@ -463,19 +264,3 @@ def check_labels(labels: Tensor, classes: int, name: str) -> None:
             f"{name} has label {int(labels.max())}, the model has {classes} logits (labels 0 to {classes - 1}). "
             "Give the data set the model was trained for, or a model with more outputs."
         )
-
-
-def with_needs(cells: list[Cell]) -> list[Cell]:
-    """The cells and everything they contain, each once, what is needed first."""
-    ordered: dict[str, Cell] = {}
-
-    def visit(one: Cell) -> None:
-        if one.key in ordered:
-            return
-        for need in one.needs:
-            visit(need)
-        ordered[one.key] = one
-
-    for one in cells:
-        visit(one)
-    return list(ordered.values())

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from robassay.cells import Arrays, Cell, Context, Model, Source, Train, cell
+from robassay.cell import Arrays, Cell, Context, Model, Source, cell
 from robassay.classifier import Classifier, Net
 from robassay.data import pixels
 from robassay.defences.autoencoders import AutoEncoder, restore_encoder, train_encoder
@@ -14,6 +14,7 @@ from robassay.defences.distillation import Distillation
 from robassay.defences.magnet import Guard, MagNet, threshold
 from robassay.defences.region import Region
 from robassay.errors import UsageError
+from robassay.models import Train
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from robassay.access import White
 from robassay.attacks.gradient import PGD
 from robassay.auditing import describe_audit
-from robassay.cells import Craft, Examples, Model, Score, Source, Train
+from robassay.cell import Model, Source
+from robassay.cells import Craft, Examples, Score
 from robassay.classifier import Net
 from robassay.defences.a2snn import A2SNN
 from robassay.defences.adversarial import AdversarialTraining
 from robassay.estimators import Backprop
 from robassay.folds import Accuracy, WorstCase
+from robassay.models import Train
 from robassay.nets.bsn import BSN
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.lif import LIF

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
-from robassay.cells import Arrays, Context, Examples, Model, cell
+from robassay.cell import Arrays, Context, Model, cell
+from robassay.cells import Examples
 from robassay.classifier import Classifier, Wrapped
 from robassay.data import Images, check_images, pixels
 from robassay.errors import UsageError

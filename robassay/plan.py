@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from robassay.cells import Cell, Model, with_needs
+from robassay.cell import Cell, Model, with_needs
 from robassay.store import Store
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robassay.cells import Arrays, Cell, Context, Examples, Model, cell
+from robassay.cell import Arrays, Cell, Context, Model, cell
+from robassay.cells import Examples
 from robassay.classifier import Classifier
 from robassay.data import pixels
 from robassay.estimators import Backprop

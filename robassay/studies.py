@@ -80,9 +80,9 @@ def listing(kind: str) -> list[dict[str, str]]:
 
 def _entries(kind: str) -> list[Any]:
     import robassay.attacks
-    import robassay.cells
     import robassay.defences
     import robassay.estimators
+    import robassay.models
     import robassay.nets
     import robassay.policy  # noqa: F401
     from robassay.registry import entries

@@ -7,7 +7,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from robassay.cells import Cell, Craft, Examples, Score
+from robassay.cell import Cell
+from robassay.cells import Craft, Examples, Score
 from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.signals import Facts, Signals
@@ -262,7 +263,7 @@ class Study:
         }
 
     def _all(self) -> list[Cell]:
-        from robassay.cells import with_needs
+        from robassay.cell import with_needs
 
         return with_needs(self.needs())
 

@@ -14,9 +14,11 @@ import robassay.nets
 import robassay.policy
 import robassay.signals
 import robassay.training  # noqa: F401
-from robassay.cells import Cell, Craft, Examples, Mixed, Quieted, Score, Train
+from robassay.cell import Cell
+from robassay.cells import Craft, Examples, Score
 from robassay.defended import Encoder, Guarded, Regional
 from robassay.given import Given, Held
+from robassay.models import Mixed, Quieted, Train
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
 

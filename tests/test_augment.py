@@ -14,7 +14,7 @@ from test_recipe import RNG, by_hand, digits, sgd, trained
 from torch import Tensor
 
 from robassay.augment import PUBLISHED, Affine, Augmentation, Crop, Flip, skew, turn, warp
-from robassay.cells import describe
+from robassay.cell import describe
 from robassay.data import pixels
 from robassay.errors import UsageError
 from robassay.recipe import Recipe

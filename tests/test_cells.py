@@ -16,11 +16,13 @@ import golden
 
 from robassay.access import Decisions, White
 from robassay.attacks.gradient import FGSM, PGD
-from robassay.cells import Craft, Examples, Score, Train, describe, with_needs
+from robassay.cell import describe, with_needs
+from robassay.cells import Craft, Examples, Score
 from robassay.data import find
 from robassay.errors import UsageError
 from robassay.estimators import Backprop
 from robassay.goals import LeastLikely, RandomTarget
+from robassay.models import Train
 from robassay.nets.mlp import MLP
 from robassay.run import carry_out
 from robassay.store import Store

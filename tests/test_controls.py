@@ -9,12 +9,14 @@ import torch
 
 from robassay.attacks.gradient import PGD
 from robassay.auditing import describe_audit
-from robassay.cells import Cell, Examples, Model, Train, cell
+from robassay.cell import Cell, Model, cell
+from robassay.cells import Examples
 from robassay.classifier import Classifier, Wrapped
 from robassay.data import find
 from robassay.defences.a2snn import A2SNN
 from robassay.defences.adversarial import AdversarialTraining
 from robassay.document import Document
+from robassay.models import Train
 from robassay.nets.bsn import BSN
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.lif import LIF

@@ -10,13 +10,14 @@ import torch
 from test_recipe import by_hand, digits, sgd, trained
 from torch import Tensor
 
-from robassay.cells import Train, describe
+from robassay.cell import describe
 from robassay.classifier import CannotQuiet, Classifier
 from robassay.data import find, pixels
 from robassay.defences.distillation import Distillation
 from robassay.defences.dropout import Dropout
 from robassay.defended import distil
 from robassay.errors import UsageError
+from robassay.models import Train
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.mlp import MLP
 from robassay.recipe import Recipe

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toy_nets import Deterministic, Net, attack
 
 from robassay.attacks.cw import CW
-from robassay.cells import Examples, Score, Train
+from robassay.cells import Examples, Score
 from robassay.data import find, pixels
 from robassay.defences import autoencoders
 from robassay.defences.autoencoders import AutoEncoder, restore_encoder, train_encoder, with_noise
@@ -21,6 +21,7 @@ from robassay.defences.magnet import PUBLISHED, Detector, Guard, MagNet, diverge
 from robassay.defended import Encoder, Guarded, guard
 from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Evading
+from robassay.models import Train
 from robassay.nets.mlp import MLP
 from robassay.registry import named
 from robassay.rng import Stream

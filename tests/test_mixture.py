@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robassay.access import White
-from robassay.cells import Mixed
 from robassay.classifier import Classifier, Mixture
 from robassay.errors import UsageError
 from robassay.estimators import Backprop
 from robassay.goals import Goal
+from robassay.models import Mixed
 from robassay.nets.cnn import SmallCNN
 from robassay.registry import entries, named
 from robassay.rng import Stream

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robassay.cells import describe
+from robassay.cell import describe
 from robassay.classifier import Classifier, Net
 from robassay.data import Images, find, pixels
 from robassay.errors import UsageError

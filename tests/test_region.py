@@ -8,13 +8,14 @@ import pytest
 import torch
 from toy_nets import Deterministic, Net, Shared
 
-from robassay.cells import Examples, Quieted, Score, Train
+from robassay.cells import Examples, Score
 from robassay.classifier import Classifier, Quiet
 from robassay.data import find
 from robassay.defences.dropout import Dropout
 from robassay.defences.region import PUBLISHED, Region
 from robassay.defended import Regional
 from robassay.errors import UsageError
+from robassay.models import Quieted, Train
 from robassay.nets.mlp import MLP
 from robassay.policy import Once, VoteOf
 from robassay.registry import named

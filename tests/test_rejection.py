@@ -14,13 +14,15 @@ from robassay.attacks.apgd import APGD
 from robassay.attacks.cw import CW
 from robassay.attacks.gradient import BIM, FGSM, PGD, strongest
 from robassay.auditing import plan_audit
-from robassay.cells import Context, Craft, Examples, Model, Score, Train, cell
+from robassay.cell import Context, Model, cell
+from robassay.cells import Craft, Examples, Score
 from robassay.classifier import Classifier, Mixture, Quiet
 from robassay.data import find
 from robassay.defences.region import Region
 from robassay.errors import UsageError
 from robassay.estimators import Backprop, Evading
 from robassay.folds import rows
+from robassay.models import Train
 from robassay.nets.mlp import MLP
 from robassay.rng import Stream
 from robassay.run import carry_out

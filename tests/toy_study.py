@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from robassay.cells import Cell, cell
+from robassay.cell import Cell, cell
 
 
 @cell

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from robassay.access import Access, Attack, White
 from robassay.attacks.gradient import PGD
-from robassay.cells import Craft, Examples, Model, Score
+from robassay.cell import Model
+from robassay.cells import Craft, Examples, Score
 from robassay.data import find
 from robassay.estimators import Backprop, ClosedForm
 from robassay.folds import Accuracy, WorstCase

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from robassay.cells import Examples, Model, Score, Source
+from robassay.cell import Model, Source
+from robassay.cells import Examples, Score
 from robassay.data import find
 from robassay.defences.region import PUBLISHED
 from robassay.defended import Regional

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from robassay.attacks.gradient import PGD
-from robassay.cells import Model, Source, Train
+from robassay.cell import Model, Source
 from robassay.classifier import Net
 from robassay.defences.a2snn import A2SNN
 from robassay.defences.adv_bnn import AdvBNN
@@ -21,6 +21,7 @@ from robassay.defences.random_spiking import RandomSpiking
 from robassay.defences.rse import RSE
 from robassay.defended import distil, guard
 from robassay.errors import UsageError
+from robassay.models import Train
 from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
 from robassay.nets.cnn import SmallCNN

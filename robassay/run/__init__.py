@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from robassay.cells import Cell
+from robassay.cell import Cell
 from robassay.plan import plan
 from robassay.run.local import Executor, Inline, Pool
 from robassay.run.progress import Progress

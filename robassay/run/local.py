@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
 
-from robassay.cells import Cell
+from robassay.cell import Cell
 from robassay.registry import loaded_files
 from robassay.run.worker import Done, Task, compute, initialize, work
 from robassay.store import Store

@@ -7,8 +7,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from robassay.cells import Cell, Craft, Model, Score, Train
+from robassay.cell import Cell, Model
+from robassay.cells import Craft, Score
 from robassay.given import Given
+from robassay.models import Train
 from robassay.plan import Plan
 from robassay.registry import part_name
 from robassay.store import Store

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-from robassay.cells import Cell
+from robassay.cell import Cell
 from robassay.plan import Plan
 from robassay.run.local import Executor
 from robassay.run.progress import Progress

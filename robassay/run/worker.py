@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robassay.cells import Cell, Model, describe
+from robassay.cell import Cell, Model, describe
 from robassay.classifier import Classifier
 from robassay.errors import AttackWarning, RobassayError
 from robassay.registry import load_file
@@ -84,11 +84,11 @@ class LocalContext:
         self._reported = 0.0
 
     def load(self, cell: Cell) -> dict[str, np.ndarray]:
-        """See :class:`~robassay.cells.Context`."""
+        """See :class:`~robassay.cell.Context`."""
         return _kept(_arrays, cell.key, LOADED_CELLS, lambda: self.store.read(cell.key))
 
     def open(self, model: Model) -> Classifier:
-        """See :class:`~robassay.cells.Context`."""
+        """See :class:`~robassay.cell.Context`."""
 
         def make() -> Classifier:
             with Stream(("open", model.key)).active():
@@ -97,7 +97,7 @@ class LocalContext:
         return _kept(_models, (model.key, str(self.device)), OPEN_MODELS, make)
 
     def progress(self, done: int, total: int) -> None:
-        """See :class:`~robassay.cells.Context`; written to a file at most twice a second."""
+        """See :class:`~robassay.cell.Context`; written to a file at most twice a second."""
         now = time.monotonic()
         if now - self._reported > 0.5 or done == total:
             self._reported = now

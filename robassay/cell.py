@@ -1,0 +1,179 @@
+"""Units of work: immutable values that name everything they depend on, and so their own result.
+
+A cell contains the cells it needs: the graph of work is the value. Its key is a hash of its type, its version and its
+non-default fields; device and number of workers are no fields, so they cannot change a result's name.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robassay.classifier import Classifier
+from robassay.data import Images
+from robassay.errors import UsageError
+from robassay.registry import USER_PREFIX, source_digest
+
+Arrays = dict[str, Tensor]
+T = TypeVar("T", bound=type)
+
+
+class Context(Protocol):
+    """What a computing cell may use."""
+
+    device: torch.device
+    scratch: Path
+
+    def load(self, cell: Cell) -> dict[str, np.ndarray]:
+        """The stored arrays of a cell."""
+
+    def open(self, model: Model) -> Classifier:
+        """The classifier of a model cell, in eval mode and frozen, on the device."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Report how far the cell is."""
+
+
+class Source(Protocol):
+    """A data set: see :class:`robassay.data.Data`; identity is its name and checksum."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def checksum(self) -> str: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def note(self) -> str: ...
+    def split(self, name: Any) -> Images: ...
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def cell(cls: T) -> T:
+    """Make a class a cell: a frozen dataclass, compared and hashed by its key."""
+    made: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    return made
+
+
+class Cell(abc.ABC):
+    """A pure computation with a name of its own."""
+
+    version: ClassVar[int] = 1
+    """Raised whenever the same fields would give another result."""
+
+    @abc.abstractmethod
+    def compute(self, ctx: Context) -> Arrays:
+        """The result. Random numbers come from streams under :attr:`key` only."""
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits that name the result."""
+        text = json.dumps(describe(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def needs(self) -> tuple[Cell, ...]:
+        """The cells directly contained in the fields, without repeats."""
+        found: dict[str, Cell] = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            for child in _cells_in(getattr(self, field.name)):
+                found[child.key] = child
+        return tuple(found.values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cell) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _cells_in(value: object) -> list[Cell]:
+    if isinstance(value, Cell):
+        return [value]
+    if isinstance(value, tuple):
+        return [c for v in value for c in _cells_in(v)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [c for f in dataclasses.fields(value) for c in _cells_in(getattr(value, f.name))]
+    return []
+
+
+def describe(value: object, top: bool = True) -> Any:
+    """A JSON value that identifies a part or cell: type, version and non-default fields; contained cells by key.
+
+    Raises:
+        UsageError: a field holds something that has no stable identity (a tensor, a function, a list).
+    """
+    if isinstance(value, Cell) and not top:
+        return {"cell": value.key}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return [describe(v, False) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named: dict[str, Any] = {"type": _type_name(type(value))}
+        version = getattr(type(value), "version", 1)
+        if version != 1:
+            named["version"] = version
+        for f in dataclasses.fields(value):
+            held = getattr(value, f.name)
+            if f.metadata.get("key", True) and not _is_default(f, held):
+                named[f.name] = describe(held, False)
+        return named
+    raise UsageError(
+        f"{value!r} cannot be part of an experiment's name: a field holds a {type(value).__name__}. "
+        "Use numbers, text, None, tuples of them, or other parts."
+    )
+
+
+def _is_default(field: dataclasses.Field[Any], held: object) -> bool:
+    if field.default is not dataclasses.MISSING:
+        return type(held) is type(field.default) and held == field.default
+    return field.default_factory is not dataclasses.MISSING and held == field.default_factory()
+
+
+def _type_name(cls: type) -> str:
+    """Own classes by name; a user's class also by the content of its file, since nobody versions that."""
+    module = cls.__module__
+    if module.startswith("robassay."):
+        return cls.__name__
+    if module.startswith(USER_PREFIX):
+        return f"{cls.__name__}@{module.removeprefix(USER_PREFIX)}"
+    file = getattr(__import__("sys").modules.get(module), "__file__", None)
+    return f"{cls.__name__}@{source_digest(file) if file else module}"
+
+
+class Model(Cell):
+    """A cell that stands for a classifier."""
+
+    @abc.abstractmethod
+    def open(self, ctx: Context) -> Classifier:
+        """The classifier, built from what the context has stored. The context freezes it and sets eval mode."""
+
+
+def with_needs(cells: list[Cell]) -> list[Cell]:
+    """The cells and everything they contain, each once, what is needed first."""
+    ordered: dict[str, Cell] = {}
+
+    def visit(one: Cell) -> None:
+        if one.key in ordered:
+            return
+        for need in one.needs:
+            visit(need)
+        ordered[one.key] = one
+
+    for one in cells:
+        visit(one)
+    return list(ordered.values())

@@ -1,0 +1,125 @@
+"""Cells that stand for classifiers: trained networks, mixtures, networks with their noise off."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import torch
+
+from robassay.cell import Arrays, Context, Model, Source, cell
+from robassay.classifier import Classifier, Mixture, Net, Quiet
+from robassay.data import Images
+from robassay.errors import UsageError
+from robassay.recipe import Recipe
+from robassay.registry import enlist
+from robassay.rng import Stream
+from robassay.training import restore, train
+
+
+class Extra(abc.ABC):
+    """Images that a training learns besides those of its data set."""
+
+    kind: ClassVar[str] = "recipes"
+
+    @abc.abstractmethod
+    def images(self, ctx: Context) -> Images:
+        """Images uint8 (N, C, H, W) and true labels int64 (N,), from what the context has stored."""
+
+
+@cell
+class Train(Model):
+    """A network trained on a data set.
+
+    Args:
+        net: the network.
+        data: the data set; "train" is learnt, "val" chooses the epoch.
+        recipe: how.
+        seed: names the streams of weights, order and noise.
+        limit: use only the first so many training images; None for all.
+        begin: a model of the same net; its weights are the initial ones.
+        teacher: its softmax(logits / recipe.temperature) on the unchanged training images, its noise off, are the
+            labels that are learnt.
+        extra: adversarial images that are learnt besides.
+
+    Raises:
+        UsageError: ``begin`` or ``teacher`` was trained for images of another shape or with other classes.
+    """
+
+    net: Net
+    data: Source
+    recipe: Recipe
+    seed: int = 0
+    limit: int | None = None
+    begin: Model | None = None
+    teacher: Model | None = None
+    extra: Extra | None = None
+
+    def __post_init__(self) -> None:
+        # Known now, long before the other training ends and its weights or logits would not fit.
+        for role, other in (("begin", self.begin), ("teacher", self.teacher)):
+            theirs, ours = (other.data if isinstance(other, Train) else self.data), self.data
+            if (theirs.shape, theirs.classes) != (ours.shape, ours.classes):
+                raise UsageError(
+                    f"{role} was trained for images {theirs.shape} of {theirs.classes} classes ({theirs.name}), "
+                    f"{ours.name} has {ours.shape} and {ours.classes}. Give one that was trained for such images."
+                )
+
+    def compute(self, ctx: Context) -> Arrays:
+        images = self.data.split("train")
+        if self.limit is not None:
+            images = Images(images.x[: self.limit], images.y[: self.limit])
+        if self.extra is not None:
+            images = Images(*(torch.cat(both) for both in zip(images, self.extra.images(ctx), strict=True)))
+        return train(
+            self.net,
+            self.data.shape,
+            self.data.classes,
+            images,
+            self.data.split("val"),
+            self.recipe,
+            Stream(("train", self.key)),
+            ctx.scratch,
+            ctx.progress,
+            ctx.device,
+            None if self.begin is None else ctx.open(self.begin).state_dict(),
+            None if self.teacher is None else ctx.open(self.teacher),
+        )
+
+    def open(self, ctx: Context) -> Classifier:
+        arrays = {name: torch.from_numpy(a) for name, a in ctx.load(self).items()}
+        return restore(self.net, self.data.shape, self.data.classes, arrays)
+
+
+@cell
+class Mixed(Model):
+    """A stochastic mixture: each inference of each image draws one of several models, uniformly.
+
+    Args:
+        members: one model at least, each trained by itself; see :class:`~robassay.classifier.Mixture`.
+    """
+
+    members: tuple[Model, ...]
+
+    def compute(self, ctx: Context) -> Arrays:
+        return {"members": torch.tensor(len(self.members))}
+
+    def open(self, ctx: Context) -> Classifier:
+        return Mixture([ctx.open(member) for member in self.members])
+
+
+# A cell, not a part: what is mixed are trained models, not the descriptions of nets.
+enlist("defences", "mixture", Mixed, "Tan et al. 2020, §V")
+
+
+@cell
+class Quieted(Model):
+    """A model with its noise off; see :class:`~robassay.classifier.Quiet`."""
+
+    of: Model
+
+    def compute(self, ctx: Context) -> Arrays:
+        return {"quiet": torch.tensor(1)}
+
+    def open(self, ctx: Context) -> Classifier:
+        return Quiet(ctx.open(self.of))
