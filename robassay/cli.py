@@ -209,7 +209,7 @@ def plan(
     from robassay.studies import load_study
 
     wanted = load_study(study, scale, data_dir)
-    planned = make_plan(wanted.needs(), Store(store))
+    planned = make_plan(wanted.needs(), Store(store) if store.exists() else None)
     kinds = Counter(type(c).__name__.lower() for c in planned.order)
     todo = Counter(type(c).__name__.lower() for c in planned.todo)
     if json_out:
@@ -230,14 +230,18 @@ def run(
     workers: WorkersOption = CORES,
     report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
     quiet: QuietFlag = False,
+    adopt: Annotated[Path | None, typer.Option(help="Folder of trained weights to take over first.")] = None,
 ) -> None:
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
 
-    Example:  robassay run my_study.py --workers 2
+    Examples:  robassay run my_study.py --workers 2
+               robassay run networks --adopt results/weights --data-dir ~/data
     """
     from robassay.studies import load_study
 
     wanted = load_study(study, scale, data_dir)
+    if adopt is not None:
+        _adopt(wanted, store, adopt)
     document = _run(wanted, store, workers, quiet)
     page = _write(wanted.name, store, report)
     if document["audits"]:
@@ -314,6 +318,27 @@ def export(
         print(file)
 
 
+@app.command()
+def weights(
+    study: StudyArgument,
+    to: Annotated[Path, typer.Argument(help="Folder for the weights and their index.")],
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    most: Annotated[float, typer.Option(help="MB in all; the smallest networks come first.")] = 10.0,
+) -> None:
+    """Write a study's trained networks as safetensors under their cell keys, for `robassay run --adopt`.
+
+    Example:  robassay weights networks results/weights
+    """
+    from robassay.adopt import share
+    from robassay.store import Store
+    from robassay.studies import load_study
+
+    done = share(load_study(study, scale, data_dir).needs(), Store(store, create=False), to, most)
+    print(f"{to}: {len(done.written)} trained networks" + f", {len(done.left_out)} left out" * bool(done.left_out))
+
+
 @app.command(name="list")
 def list_parts(
     kind: Annotated[str, typer.Argument(help="nets, attacks, defences, policies, estimators, data or papers.")],
@@ -337,6 +362,16 @@ def list_parts(
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers
+
+
+def _adopt(study: Any, store: Path, folder: Path) -> None:
+    """Take over trained cells and say what came of it."""
+    from robassay.adopt import adopt
+    from robassay.store import Store
+
+    done = adopt(study.needs(), Store(store), folder)
+    rest = f"; {len(done.unasked)} in {folder} are of other studies" if done.unasked else ""
+    print(f"adopted {len(done.taken)} trained networks, {len(done.had)} were there{rest}", file=sys.stderr)
 
 
 def _run(study: Any, store: Path, workers: int, quiet: bool) -> dict[str, Any]:

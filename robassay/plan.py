@@ -18,13 +18,13 @@ class Plan(NamedTuple):
     wanted: tuple[Cell, ...]
 
 
-def plan(wanted: Iterable[Cell], store: Store) -> Plan:
-    """The plan for ``wanted`` cells.
+def plan(wanted: Iterable[Cell], store: Store | None) -> Plan:
+    """The plan for ``wanted`` cells; without a store nothing is there yet.
 
     A cell that is missing only as a step towards finished ones is not asked for again.
     """
     wanted = tuple(wanted)
-    have = store.done()
+    have = set() if store is None else store.done()
     order = with_needs(list(wanted))
     needed: set[str] = set()
     waiting = [c for c in wanted if c.key not in have]

@@ -1,0 +1,125 @@
+"""Trained networks that travel: a folder of weights, each under its cell's key, which another store takes over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from robassay.cell import Cell, with_needs
+from robassay.defended import Encoder
+from robassay.errors import UsageError
+from robassay.models import Train
+from robassay.store import Store
+
+INDEX = "index.json"
+FORMAT = 1
+TRAINED = (Train, Encoder)
+
+
+class Shared(NamedTuple):
+    """What :func:`share` did, by key."""
+
+    written: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Trained, but the folder would have become larger than asked for."""
+
+
+class Adopted(NamedTuple):
+    """What :func:`adopt` did, by key."""
+
+    taken: tuple[str, ...]
+    had: tuple[str, ...]
+    """In the store already."""
+    unasked: tuple[str, ...]
+    """In the folder, but not among the wanted cells."""
+
+
+def share(wanted: Iterable[Cell], store: Store, folder: Path, most: float) -> Shared:
+    """Write the trained cells behind ``wanted`` into a folder of at most ``most`` MB, the smallest first.
+
+    A folder's files that are not among them stay, and so do their entries in the index.
+    """
+    trained = [c for c in with_needs(list(wanted)) if isinstance(c, TRAINED) and store.has(c.key)]
+    sized = sorted(((store.folder(c.key) / "out.safetensors").stat().st_size, c.key) for c in trained)
+    folder.mkdir(parents=True, exist_ok=True)
+    index = _index(folder) if (folder / INDEX).is_file() else {}
+    total = sum((folder / f"{key}.safetensors").stat().st_size for key in index if key not in {k for _, k in sized})
+    written, left_out = [], []
+    for size, key in sized:
+        total += size
+        if total > most * 1e6:
+            left_out.append(key)
+            continue
+        content = (store.folder(key) / "out.safetensors").read_bytes()
+        _replace(folder / f"{key}.safetensors", content)
+        index[key] = {"sha256": hashlib.sha256(content).hexdigest(), "about": store.about(key)}
+        written.append(key)
+    text = json.dumps({"format": FORMAT, "cells": index}, indent=1, ensure_ascii=False, sort_keys=True)
+    _replace(folder / INDEX, (text + "\n").encode())
+    return Shared(tuple(written), tuple(left_out))
+
+
+def adopt(wanted: Iterable[Cell], store: Store, folder: Path) -> Adopted:
+    """Take over from ``folder`` the trained cells behind ``wanted`` that the store lacks.
+
+    Every file is checked before the first is taken: a folder with one bad file gives nothing.
+
+    Raises:
+        UsageError: no folder of weights, or a file that is missing, damaged or not the one the index names.
+    """
+    index = _index(folder)
+    cells = {c.key: c for c in with_needs(list(wanted)) if isinstance(c, TRAINED)}
+    had = tuple(key for key in index if key in cells and store.has(key))
+    new = {key: _checked(folder, key, entry) for key, entry in index.items() if key in cells and key not in had}
+    for key, content in new.items():
+        about = {**index[key]["about"], "adopted": index[key]["sha256"]}
+        store.write(key, about, load(content), "adopted\n")
+    return Adopted(tuple(new), had, tuple(key for key in index if key not in cells))
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    file = folder / INDEX
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise UsageError(
+                f"{file} has format {found['format']}, this version reads {FORMAT}. Export the weights anew."
+            )
+        return dict(found["cells"])
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{folder} has no {INDEX}. Give a folder that robassay export --weights has written."
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is damaged ({error}). Export the weights anew.") from error
+
+
+def _checked(folder: Path, key: str, entry: dict[str, Any]) -> bytes:
+    """The content of a file whose digest is the index's and which is readable."""
+    file = folder / f"{key}.safetensors"
+    again = "Nothing was adopted; get the folder again, or leave --adopt out to train."
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"{file} is in the index but not in the folder. {again}") from error
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise UsageError(f"{file} is not what the index says: its SHA-256 differs. {again}")
+    try:
+        load(content)
+    except SafetensorError as error:
+        raise UsageError(f"{file} is no safetensors file ({error}). {again}") from error
+    return content
+
+
+def _replace(file: Path, content: bytes) -> None:
+    # Under a temporary name first: a file under its final name is whole.
+    temporary = file.with_name(f".{file.name}-{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, file)
