@@ -341,7 +341,9 @@ def weights(
 
 @app.command(name="list")
 def list_parts(
-    kind: Annotated[str, typer.Argument(help="nets, attacks, defences, policies, estimators, data or papers.")],
+    kind: Annotated[
+        str, typer.Argument(help="nets, attacks, defences, policies, estimators, augmentations, data or papers.")
+    ],
     json_out: JsonFlag = False,
 ) -> None:
     """List what there is by name.

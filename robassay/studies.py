@@ -9,7 +9,7 @@ from typing import Any
 from robassay.errors import UsageError, suggest
 from robassay.study import Study
 
-LISTED = ("nets", "attacks", "defences", "policies", "estimators", "data", "papers")
+LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers")
 SCALES = ("smoke", "small", "full")
 PAPERS = {
     "networks": (
@@ -80,6 +80,7 @@ def listing(kind: str) -> list[dict[str, str]]:
 
 def _entries(kind: str) -> list[Any]:
     import robassay.attacks
+    import robassay.augment
     import robassay.defences
     import robassay.estimators
     import robassay.models

@@ -53,7 +53,7 @@ def train(
         net: the network, for images of ``shape`` (C, H, W) and ``classes`` classes.
         images, val: uint8 (N, C, H, W) and int64 (N,), to learn from and to choose the epoch with.
         recipe: how.
-        rng: names the streams of weights, order, noise and adversary.
+        rng: names the streams of weights, order, augmentations, noise and adversary.
         folder: exists; holds the checkpoint of this run alone.
         progress: told (steps done, steps in all) after every step.
         device: where to compute.
@@ -87,19 +87,19 @@ def train(
     state = _load(folder, model, optimizer)
     steps = -(-len(images.y) // recipe.batch)
     at_once = LOSSES_AT_ONCE.get(torch.device(device).type, 1)
+    adversary = recipe.adversary
 
     for epoch in range(len(state["loss"]), recipe.epochs):
         if recipe.fresh and recipe.turns(epoch):
             optimizer = _optimizer(model, recipe)
         model.begin_epoch(epoch)
         order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
-        losses: list[float] = []
-        waiting: list[Tensor] = []
+        losses, waiting = list[float](), list[Tensor]()
 
         # One step per batch.
         for i, rows in enumerate(order.split(recipe.batch)):
+            step = rng.child("step", epoch, i)
             x, y = pixels(images.x[rows]).to(device), images.y[rows].to(device)
-            step, adversary = rng.child("step", epoch, i), recipe.adversary
             for k, change in enumerate(recipe.augment):
                 x = change(x, step.child("augment", k))
             lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
@@ -118,7 +118,7 @@ def train(
             progress(epoch * steps + i + 1, recipe.epochs * steps)
 
         # What the epoch has brought.
-        accuracy = _accuracy(model, val, recipe.adversary, rng.child("val", epoch), device)
+        accuracy = _accuracy(model, val, adversary, rng.child("val", epoch), device)
         state["loss"].append(_mean(losses, [len(rows) for rows in order.split(recipe.batch)]))
         state["accuracy"].append(accuracy)
         if recipe.keep == "last" or accuracy >= state["best"]:

@@ -18,8 +18,8 @@ from robassay.cell import describe
 from robassay.data import pixels
 from robassay.errors import UsageError
 from robassay.recipe import Recipe
-from robassay.registry import entries
 from robassay.rng import Stream
+from robassay.studies import listing
 
 X = torch.rand(12, 3, 9, 14, generator=torch.Generator().manual_seed(0))
 EYE = torch.eye(2, dtype=torch.float64)
@@ -175,8 +175,7 @@ def test_only_its_use_changes_the_name_of_a_recipe() -> None:
         {"type": "Crop"},
         {"type": "Flip", "chance": "0.3"},
     ]
-    names = {e.name for e in entries("augmentations")}
-    assert {"crop", "flip", "affine"} <= names
+    assert {"crop", "flip", "affine"} <= {e["name"] for e in listing("augmentations")}
     assert (
         PUBLISHED["cifar10"] == (Affine(), Flip())
         and dataclasses.replace(Affine(), shift=4.0) in PUBLISHED["mnist, code"]

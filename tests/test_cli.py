@@ -52,10 +52,24 @@ def test_plan_and_status_say_what_is_there(store, monkeypatch, capsys, tmp_path)
         invoke(monkeypatch, capsys, "plan", STUDY, "--scale", "smoke", "--store", str(tmp_path / "new"), "--json")
     )
     assert planned["todo"] == len(planned["cells"]) == 20
+    assert not (tmp_path / "new").exists()
     after = invoke(monkeypatch, capsys, "status", STUDY, "--scale", "smoke", "--store", str(store))
     assert "20 of 20 cells done, 0 to compute" in after
     other_scale = invoke(monkeypatch, capsys, "status", STUDY, "--scale", "small", "--store", str(store))
     assert "10 of 20 cells done" in other_scale and f"go on with: robassay run {STUDY}" in other_scale
+
+
+def test_weights_written_by_one_command_are_taken_by_another(store, monkeypatch, capsys, tmp_path):
+    folder, new = str(tmp_path / "weights"), str(tmp_path / "new")
+    told = invoke(monkeypatch, capsys, "weights", STUDY, folder, "--scale", "smoke", "--store", str(store))
+    assert "trained networks" in told and (tmp_path / "weights" / "index.json").is_file()
+    run = ("run", STUDY, "--scale", "smoke", "--store", new, "--workers", "1", "--quiet")
+    invoke(monkeypatch, capsys, *run, "--adopt", folder)
+    trained = [f for f in (tmp_path / "new").glob("cells/*/*/cell.json") if "adopted" in json.loads(f.read_text())]
+    assert len(trained) == len(list((tmp_path / "weights").glob("*.safetensors"))) > 0
+    whole = {f.parent.name: f.parent for f in Path(store).glob("cells/*/*/out.safetensors")}
+    for file in (tmp_path / "new").glob("cells/*/*/out.safetensors"):
+        assert file.read_bytes() == (whole[file.parent.name] / "out.safetensors").read_bytes()
 
 
 def test_export_writes_numbers_with_interval_n_and_keys(store, monkeypatch, capsys, tmp_path):

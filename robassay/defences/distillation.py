@@ -10,11 +10,12 @@ from robassay.registry import part
 
 @part(name="distillation", source="Papernot et al. 2016; settings of Ge et al. 2020")
 class Distillation:
-    """Defensive distillation; :func:`robassay.defended.distil` makes the student with its two forerunners.
+    """A student learns what a teacher of the same net says at a high temperature (defensive distillation).
 
-    A first training of few epochs gives the weights that the other two begin with. The teacher learns the labels, the
-    student what the teacher says of the unchanged images with its noise off; both with logits divided by the
-    temperature, and cross-entropy without a factor of the temperature's square.
+    :func:`robassay.defended.distil` makes the student with its two forerunners. A first training of few epochs gives
+    the weights that the other two begin with. The teacher learns the labels, the student what the teacher says of the
+    unchanged images with its noise off; both with logits divided by the temperature, and cross-entropy without a factor
+    of the temperature's square.
 
     The student is deployed at temperature 1: its logits are about ``temperature`` times as large as those of another
     network, and an attack's confidence must be read on logits / temperature. Its gradients may underflow to 0, which
