@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 XDIST  := -n 2 --dist loadgroup
 
-.PHONY: env demo test test-data test-long check bench papers clean
+.PHONY: env demo test test-data test-long check mutants bench papers clean
 
 env: $(STAMP)
 
@@ -35,6 +35,9 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+mutants: env
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 bench: env
 	OMP_NUM_THREADS=1 $(BIN)/python bench/attacks.py

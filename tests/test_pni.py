@@ -84,6 +84,17 @@ def test_activation_noise_has_the_spread_of_the_image() -> None:
     assert ((drawn.mean(0) - y.reshape(2, 4)).abs() < 4.5 * expected[:, None] / n**0.5).all()
 
 
+def test_the_gradient_of_activation_noise_does_not_know_its_spread() -> None:
+    noise, x = (
+        ActivationNoise(nn.Identity(), torch.Size((2, 3, 3)), "layer"),
+        torch.rand(4, 2, 3, 3, requires_grad=True),
+    )
+    upstream = torch.rand(4, 2, 3, 3)
+    with Stream(("passed on",)).active():
+        (of_x,) = torch.autograd.grad(noise(x), x, upstream)
+    assert torch.equal(of_x, upstream)  # y + α η with η a constant: what comes in goes out
+
+
 def test_alpha_does_not_decay() -> None:
     model = built(PNI())
     assert {id(p) for p in model.undecayed()} == {id(a) for a in alphas(model)} and len(alphas(model)) == 3
