@@ -27,7 +27,7 @@ def anisotropic(scale: str, data_dir: Path | None) -> Study:
     """
     data = find("mnist", data_dir)
     on = Examples(data, "test", 0, IMAGES)
-    subjects = {n: s for n, s in mnist_subjects(data, scale).items() if n.startswith(("A2SNN", "LeNet"))}
+    subjects = {n: s for n, s in mnist_subjects(data, scale).items() if "seed" in n}
     entries: dict[tuple[str, str], Measure] = {}
     for name, subject in subjects.items():
         noisy = name.startswith("A2SNN")
