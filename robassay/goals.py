@@ -27,21 +27,28 @@ class Aim(abc.ABC):
 
 @part
 class Untargeted(Aim):
-    """Any wrong label."""
+    """Any wrong label, ``kappa`` logits above the true one."""
+
+    kappa: float = 0.0
 
     def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
-        return Goal(labels)
+        return Goal(labels, kappa=self.kappa)
 
 
 @part
 class RandomTarget(Aim):
-    """A class other than the true one, drawn uniformly per image; an image's does not depend on its batch mates."""
+    """A class other than the true one, drawn uniformly per image; an image's does not depend on its batch mates.
+
+    Args:
+        kappa: confidence margin that a minimum-distance attack must reach, in logit units; of the other aims, too.
+    """
 
     version: ClassVar[int] = 2
+    kappa: float = 0.0
 
     def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
         shift = 1 + (uniform(x, rng).flatten(1)[:, 0] * (classes - 1)).long().clamp_max(classes - 2)
-        return Goal((labels + shift) % classes, targeted=True)
+        return Goal((labels + shift) % classes, targeted=True, kappa=self.kappa)
 
 
 @part
@@ -55,6 +62,7 @@ class GivenTarget(Aim):
 
     target: int
     instead: int | None = None
+    kappa: float = 0.0
 
     def __post_init__(self) -> None:
         if self.instead == self.target:
@@ -71,7 +79,7 @@ class GivenTarget(Aim):
                 f"would count as won unattacked. Leave them out, or write GivenTarget({self.target}, instead=…)."
             )
         targets = torch.full_like(labels, self.target)
-        return Goal(torch.where(same, self.instead or 0, targets), targeted=True)
+        return Goal(torch.where(same, self.instead or 0, targets), targeted=True, kappa=self.kappa)
 
 
 @part(source="Kurakin et al. 2017")
@@ -79,9 +87,11 @@ class LeastLikely(Aim):
     """The class with the smallest mean logit on the clean image; the true class is never taken."""
 
     draws: int = 10
+    kappa: float = 0.0
 
     def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
         if not isinstance(opened, GradientAccess):
             raise UsageError("LeastLikely asks the model for logits: use it with White access.")
         mean = opened.logits(x, rng, self.draws).mean(0)
-        return Goal(mean.scatter(-1, labels[:, None], float("inf")).argmin(-1), targeted=True)
+        least = mean.scatter(-1, labels[:, None], float("inf")).argmin(-1)
+        return Goal(least, targeted=True, kappa=self.kappa)

@@ -22,7 +22,7 @@ from robassay.classifier import Wrapped
 from robassay.errors import AttackWarning, UsageError
 from robassay.estimators import Backprop
 from robassay.given import held, held_data
-from robassay.goals import GivenTarget, LeastLikely, RandomTarget
+from robassay.goals import GivenTarget, LeastLikely, RandomTarget, Untargeted
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -106,6 +106,12 @@ def test_a_target_equal_to_the_true_label_is_refused_or_replaced() -> None:
     for aim in (RandomTarget(), LeastLikely()):
         goal = aim.goal(y, 3, opened, x, RNG)
         assert goal.targeted and (goal.labels != y).all()
+
+
+def test_every_aim_hands_its_confidence_on() -> None:
+    opened = White().open([Wrapped(Net(), 3, stochastic=False)], 4)
+    for aim in (Untargeted(kappa=2.5), RandomTarget(kappa=2.5), LeastLikely(kappa=2.5), GivenTarget(1, 0, kappa=2.5)):
+        assert aim.goal(torch.tensor([0, 1, 2, 1]), 3, opened, images(4), RNG).kappa == 2.5
 
 
 def test_random_targets_are_uniform_and_belong_to_their_images() -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from robassay.access import White
+from robassay.attacks.cw import CW
 from robassay.attacks.gradient import PGD
 from robassay.cell import Model, Source
+from robassay.cells import Craft, Examples, Offline
 from robassay.classifier import Net
 from robassay.defences.a2snn import A2SNN
 from robassay.defences.adv_bnn import AdvBNN
@@ -21,6 +24,7 @@ from robassay.defences.random_spiking import RandomSpiking
 from robassay.defences.rse import RSE
 from robassay.defended import distil, guard
 from robassay.errors import UsageError
+from robassay.goals import RandomTarget
 from robassay.models import Train
 from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
@@ -96,6 +100,10 @@ def _ge(data: Source, full: bool) -> dict[str, Subject]:
     }
     note = "" if full else "8 of 50 epochs, unpadded layers"
     made = {name: Subject(Train(one, data, recipe), share, note=note) for name, (one, share) in nets.items()}
+    for name in ("RS-1", "Dropout"):
+        one, error = nets[name][0], 0.0098 if name == "RS-1" else 0.0069
+        taught = Train(one, data, recipe, extra=_offline(made[name].model, data, full))
+        made[f"{name}-Adv"] = Subject(taught, 1 - error, note=note)
     made["Distillation"] = Subject(distil(nets["Dropout"][0], data, recipe), 0.9922, note=note)
     wide = Recipe(epochs=2, batch=128, optimizer="sgd", lr=0.1, nesterov=True, weight_decay=5e-4, step=1, gamma=0.2)
     return made | ({} if full else {"WRN-10-2": Subject(Train(WRN(10, 2), data, wide), note="no paper has it")})
@@ -116,6 +124,19 @@ def _noisy(data: Source, full: bool) -> dict[str, Subject]:
         "Small CNN, adversarial": (SmallCNN(), half),
     }
     return {name: Subject(Train(net, data, r), note="small CNN, 3 epochs") for name, (net, r) in nets.items()}
+
+
+def _offline(model: Model, data: Source, full: bool) -> Offline:
+    """Targeted CW images of training images at several confidences, the nearest five sixths of them (Table 3)."""
+    attack = CW(search=9, steps=1000) if full else CW(search=3, steps=100)
+    levels, each = ((0.0, 5.0, 10.0, 15.0), 3000) if full else ((0.0, 5.0, 10.0), 334)
+    crafts = []
+    for i, kappa in enumerate(levels):
+        on = Examples(data, "train", i * each, (i + 1) * each)
+        crafts += [
+            Craft((model,), part, attack, Threat("l2"), White(), RandomTarget(kappa=kappa)) for part in on.slices(334)
+        ]
+    return Offline(tuple(crafts), keep=10_000 if full else 830)
 
 
 def spiking_positions(data: Source, full: bool) -> dict[str, Subject]:
