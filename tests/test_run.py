@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from robassay.errors import RobassayError, UsageError
 from robassay.plan import plan
 from robassay.registry import load_file
 from robassay.run import carry_out
+from robassay.run.worker import LocalContext, compute
 from robassay.store import Store
 
 toy = load_file(Path(__file__).parent / "toy_study.py")
@@ -78,6 +80,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from robassay.registry import load_file
 from robassay.run import carry_out
+from robassay.run.worker import LocalContext, compute
 from robassay.store import Store
 toy = load_file({toy!r})
 carry_out([toy.Number(i, .25) for i in range(8)], Store({store!r}), {workers}, quiet=True)
@@ -122,6 +125,21 @@ def test_two_drivers_at_once_agree(tmp_path):
     carry_out([toy.Number(i, 0.25) for i in range(8)], whole, 0, quiet=True)
     assert contents(Store(store)) == contents(whole)
     assert not [p for p in store.rglob(".*") if p.is_dir()], "a temporary folder was left behind"
+
+
+def test_a_driver_that_was_overtaken_has_not_failed(tmp_path, monkeypatch):
+    """The quicker one stores the cell and clears the scratch folder that both were writing to."""
+    store, cell, overtaken = Store(tmp_path / "s"), toy.Number(1), []
+
+    def progress(self, done, total):
+        if not overtaken:
+            overtaken.append(True)
+            assert compute(cell, store, torch.device("cpu")).error is None
+            raise RuntimeError("the scratch folder is gone")
+
+    monkeypatch.setattr(LocalContext, "progress", progress)
+    assert compute(cell, store, torch.device("cpu")).error is None
+    assert overtaken and store.has(cell.key) and not store.failures()
 
 
 def test_the_plan_does_not_ask_for_steps_towards_finished_cells(tmp_path):

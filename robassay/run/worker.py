@@ -141,6 +141,9 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
         store.clear_scratch(cell.key)
         return Done(cell.key, seconds, None, told)
     except Exception as error:
+        if store.has(cell.key):
+            # Another driver was quicker and has cleared the scratch folder that both wrote to.
+            return Done(cell.key, time.perf_counter() - start, None)
         reason = str(error) if isinstance(error, RobassayError) else f"{type(error).__name__}: {error}"
         print(traceback.format_exc(), file=log)
         with contextlib.suppress(OSError):
