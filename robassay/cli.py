@@ -235,7 +235,7 @@ def run(
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
 
     Examples:  robassay run my_study.py --workers 2
-               robassay run networks --adopt results/weights --data-dir ~/data
+               robassay run networks-ge --adopt results/weights --data-dir ~/data
     """
     from robassay.studies import load_study
 
@@ -329,7 +329,7 @@ def weights(
 ) -> None:
     """Write a study's trained networks as safetensors under their cell keys, for `robassay run --adopt`.
 
-    Example:  robassay weights networks results/weights
+    Example:  robassay weights networks-ge results/weights
     """
     from robassay.adopt import share
     from robassay.store import Store

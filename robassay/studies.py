@@ -12,10 +12,9 @@ from robassay.study import Study
 LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers")
 SCALES = ("smoke", "small", "full")
 PAPERS = {
-    "networks": (
-        "networks of three papers on MNIST: accuracy beside the published figure",
-        "Tan et al. 2020; Ge et al. 2020; Eustratiadis et al. 2021",
-    ),
+    "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),
+    "networks-ge": ("random spiking and eight other schemes on MNIST", "Ge et al. 2020, Table 2"),
+    "networks-e": ("A2SNN and its competitors on MNIST: accuracy", "Eustratiadis et al. 2021"),
     "anisotropic": (
         "A2SNN's ablation m1 to m5 on MNIST: the paper's attack, and the worst of four losses",
         "Eustratiadis et al. 2021, Table 5",

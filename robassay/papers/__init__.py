@@ -10,7 +10,12 @@ from robassay.study import Study
 def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study called ``name`` at a scale, "small" or "full"."""
     from robassay.papers.anisotropic import anisotropic
-    from robassay.papers.networks import networks
+    from robassay.papers.networks import networks_e, networks_ge, networks_tan
 
-    studies = {"networks": networks, "anisotropic": anisotropic}
+    studies = {
+        "networks-tan": networks_tan,
+        "networks-ge": networks_ge,
+        "networks-e": networks_e,
+        "anisotropic": anisotropic,
+    }
     return studies[name](scale, data_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from robassay.cell import Model, Source
 from robassay.cells import Examples, Score
@@ -20,31 +21,51 @@ SLICE = 2500
 SINGLE, MEAN = "single pass", "mean of 10"
 
 
-def networks(scale: str, data_dir: Path | None) -> Study:
-    """A table per paper: a row per network, single passes and the mean of ten, the published accuracy where it is."""
+def networks_tan(scale: str, data_dir: Path | None) -> Study:
+    """BSN and BNN."""
+    data, subjects = _subjects(scale, data_dir, ("BSN", "BNN"))
+    table = table_of("tan", "Tan et al., Table I: accuracy on MNIST", data, subjects, "logits")
+    return Study("networks-tan", f"Networks of Tan et al. on MNIST ({scale})", (table,), scale=scale)
+
+
+def networks_ge(scale: str, data_dir: Path | None) -> Study:
+    """The nine schemes, and random spiking behind later activations."""
+    data, subjects = _subjects(scale, data_dir, ("Standard", "Dropout", "RS-", "Distillation", "WRN"))
+    full = scale == "full"
+    items = (
+        table_of("schemes", "Ge et al., Table 2: accuracy on MNIST", data, subjects, "probs"),
+        table_of("positions", "Ge et al., §4.2: where the layer spikes", data, spiking_positions(data, full), "probs"),
+        _deciders(data, subjects["Dropout"], full),
+    )
+    return Study("networks-ge", f"Networks of Ge et al. on MNIST ({scale})", items, scale=scale)
+
+
+def networks_e(scale: str, data_dir: Path | None) -> Study:
+    """A2SNN's ablation, and the defences it is compared with."""
+    data, others = _subjects(scale, data_dir, ("RSE", "PNI", "L2P", "Adv-", "Small"))
+    _, noisy = _subjects(scale, data_dir, ("A2SNN", "LeNet"))
+    items = (
+        table_of(
+            "competitors", "Defences that Eustratiadis et al. compare with: accuracy on MNIST", data, others, "logits"
+        ),
+        table_of("a2snn", "A2SNN, m1 to m5: accuracy on MNIST", data, noisy, "logits"),
+    )
+    return Study("networks-e", f"Networks of Eustratiadis et al. on MNIST ({scale})", items, scale=scale)
+
+
+def _subjects(scale: str, data_dir: Path | None, starts: tuple[str, ...]) -> tuple[Source, dict[str, Subject]]:
     data = find("mnist", data_dir)
-    subjects = mnist_subjects(data, scale)
-    groups = {
-        "tan": ("Tan et al., Table I: accuracy on MNIST", ("BSN", "BNN")),
-        "ge": ("Ge et al., Table 2: accuracy on MNIST", ("Standard", "Dropout", "RS-", "Distillation", "WRN")),
-        "competitors": ("Defences that Eustratiadis et al. compare with", ("RSE", "PNI", "L2P", "Adv-", "Small")),
-        "a2snn": ("A2SNN, m1 to m5: accuracy on MNIST", ("A2SNN", "LeNet")),
-    }
-    tables = []
-    for name, (caption, starts) in groups.items():
-        chosen = {n: s for n, s in subjects.items() if n.startswith(starts)}
-        tables.append(_table(name, caption, data, chosen))
-    positions = spiking_positions(data, scale == "full")
-    tables.append(_table("ge-positions", "Ge et al., §4.2: where the layer spikes", data, positions))
-    tables.append(_deciders(data, subjects["Dropout"], scale == "full"))
-    return Study("networks", f"The papers' networks on MNIST ({scale})", tuple(tables), scale=scale)
+    return data, {n: s for n, s in mnist_subjects(data, scale).items() if n.startswith(starts)}
 
 
-def _table(name: str, caption: str, data: Source, subjects: dict[str, Subject]) -> Table:
+def table_of(
+    name: str, caption: str, data: Source, subjects: dict[str, Subject], of: Literal["probs", "logits"]
+) -> Table:
+    """A row per network: single passes, the mean of ten (probabilities or logits), the published figure beside."""
     rows = {n: f"{n} ({s.note})" if s.note else n for n, s in subjects.items()}
     entries, published = {}, {}
     for n, subject in subjects.items():
-        for column, policy in ((SINGLE, Once()), (MEAN, MeanOf(10, "probs" if name.startswith("ge") else "logits"))):
+        for column, policy in ((SINGLE, Once()), (MEAN, MeanOf(10, of))):
             entries[rows[n], column] = Measure((_judged(subject, data, policy),), Accuracy())
         if subject.published is not None:
             published[rows[n], MEAN if subject.averaged else SINGLE] = subject.published

@@ -1,0 +1,33 @@
+"""The trained networks whose weights lie in results/weights, and how often they are right.
+
+Run:    robassay run results/committed.py --adopt results/weights --data-dir FOLDER
+Write:  robassay weights results/committed.py results/weights --store STORE
+"""
+
+from robassay.data import find
+from robassay.papers.networks import table_of
+from robassay.papers.subjects import mnist_subjects
+from robassay.study import Study
+
+NAMES = (
+    "BSN-2",
+    "BSN-L",
+    "Standard",
+    "Dropout",
+    "RS-1",
+    "RSE",
+    "PNI-W",
+    "L2P",
+    "Adv-BNN",
+    "Small CNN, adversarial",
+    "A2SNN m5, seed 0",
+    "A2SNN m5, seed 1",
+)
+
+
+def study() -> Study:
+    """Accuracy of single passes and of ten."""
+    data = find("mnist")
+    subjects = mnist_subjects(data, "small")
+    table = table_of("committed", "MNIST, 10,000 test images", data, {n: subjects[n] for n in NAMES}, "logits")
+    return Study("committed", "Networks with committed weights", (table,), scale="small")

@@ -1,0 +1,59 @@
+"""The papers' studies can be described at both scales, and every published number has its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from robassay.cell import with_needs
+from robassay.errors import UsageError
+from robassay.models import Train
+from robassay.papers import study_of
+from robassay.papers.subjects import M
+from robassay.studies import PAPERS
+from robassay.study import Study, Table
+
+
+def tables(study: Study) -> list[Table]:
+    return [item for item in study.items if isinstance(item, Table)]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_study_is_described_at_both_scales_and_they_share_no_training(name: str) -> None:
+    short, whole = (study_of(name, scale, None) for scale in ("small", "full"))
+    keys = [{c.key for c in with_needs(s.needs()) if isinstance(c, Train)} for s in (short, whole)]
+    common = keys[0] & keys[1]
+    assert keys[0] and keys[1] and len(common) <= 1  # BSN-2 is short as published
+    assert short.scale == "small" and whole.scale == "full"
+    with pytest.raises(UsageError, match="small or full"):
+        study_of(name, "smoke", None)
+
+
+@pytest.mark.data
+def test_published_accuracies_stand_in_the_rows_they_belong_to() -> None:
+    """Tan et al., Table I, and Ge et al., Table 2 (one minus the error)."""
+    found = {}
+    for name in ("networks-tan", "networks-ge"):
+        for table in tables(study_of(name, "full", None)):
+            found |= {row: round(value, 4) for (row, _), value in table.published.items()}
+    assert {row: found[row] for row in ("BSN-2", "BSN-4", "BSN-L", "BNN-D", "BNN-S")} == {
+        "BSN-2": 0.962,
+        "BSN-4": 0.972,
+        "BSN-L": 0.99,
+        "BNN-D": 0.989,
+        "BNN-S": 0.967,
+    }
+    errors = {"Standard": 0.77, "Dropout": 0.67, "Distillation": 0.78, "RS-1": 0.88, "RS-1-Dropout": 0.71}
+    errors |= {"RS-1-Adv": 0.98, "Dropout-Adv": 0.69}
+    assert {row: round(100 * (1 - found[row]), 2) for row in errors} == errors
+
+
+def test_the_ablation_is_the_papers() -> None:
+    """Eustratiadis et al., Table 5: which of the two terms, on a diagonal or a full covariance."""
+    assert {n: (m.covariance, m.entropy > 0, m.wca > 0) for n, m in M.items()} == {
+        "m1": ("diagonal", True, False),
+        "m2": ("diagonal", False, True),
+        "m3": ("full", True, False),
+        "m4": ("full", False, True),
+        "m5": ("full", True, True),
+    }
