@@ -56,6 +56,8 @@ class Train(Model):
     extra: Extra | None = None
 
     def __post_init__(self) -> None:
+        if self.teacher is not None and self.extra is not None:
+            raise UsageError("a teacher would label the extra images, too, whose true labels are the point. Give one.")
         # Known now, long before the other training ends and its weights or logits would not fit.
         for role, other in (("begin", self.begin), ("teacher", self.teacher)):
             theirs, ours = (other.data if isinstance(other, Train) else self.data), self.data

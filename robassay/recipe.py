@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from robassay.augment import Augmentation
@@ -25,7 +26,7 @@ class Recipe:
         momentum, nesterov: of sgd.
         weight_decay: factor of the L2 penalty on all weights.
         step: epochs between two changes of the learning rate; None keeps it.
-        gamma: factor on the learning rate at each change.
+        gamma: factor on the learning rate at each change; with milestones also one factor for each of them.
         adversary: attacks every batch; None trains on unchanged images.
         keep: the weights of the epoch with the "best" validation accuracy (under the adversary if there is one; of
             equal epochs the last), or of the "last" epoch.
@@ -48,7 +49,7 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 0.0
     step: int | None = None
-    gamma: float = 0.1
+    gamma: float | tuple[float, ...] = 0.1
     adversary: AdversarialTraining | None = None
     keep: Literal["best", "last"] = "best"
     milestones: tuple[int, ...] = ()
@@ -87,6 +88,11 @@ class Recipe:
             raise UsageError(
                 f"milestones={self.milestones} are not rising epochs from 1 on. Write them in order, such as (60, 120)."
             )
+        if isinstance(self.gamma, tuple) and len(self.gamma) != len(self.milestones):
+            raise UsageError(
+                f"gamma={self.gamma} has {len(self.gamma)} factors for {len(self.milestones)} milestones. "
+                "Write one for each, such as milestones=(101, 142), gamma=(0.2, 0.5)."
+            )
         if not self.decay >= 0:
             raise UsageError(f"decay={self.decay} would let the learning rate grow. Write decay=0.0 or more.")
         if self.fresh and self.step is None and not self.milestones:
@@ -107,4 +113,6 @@ class Recipe:
 
     def rate(self, epoch: int, iteration: int = 0) -> float:
         """The learning rate of an epoch and of a step, both from 0; steps are counted through all epochs."""
-        return self.lr * self.gamma ** self.changes(epoch) / (1 + self.decay * iteration)
+        changes = self.changes(epoch)
+        fall = math.prod(self.gamma[:changes]) if isinstance(self.gamma, tuple) else self.gamma**changes
+        return self.lr * fall / (1 + self.decay * iteration)

@@ -113,6 +113,9 @@ def test_only_the_training_split_is_learnt_from(digits: Data) -> None:
         Offline((bad,))
     with pytest.raises(UsageError, match="one Craft at least"):
         Offline(())
+    one = Train(MLP((20,)), digits, BRIEF)
+    with pytest.raises(UsageError, match="whose true labels are the point"):
+        Train(MLP((20,)), digits, BRIEF, teacher=one, extra=Offline(crafts(digits)))
 
 
 def _weight(store: Store, model: Train) -> str:

@@ -118,6 +118,21 @@ def test_the_temperature_divides_the_logits_of_the_loss(tmp_path: Path) -> None:
     assert torch.allclose(weight, by_hand([20.0] * 4, temperature=5.0), atol=1e-5)
 
 
+def test_each_milestone_may_have_a_factor_of_its_own() -> None:
+    """BNN-D on CIFAR-10: .005, from epoch 101 on .001, from 142 on .0005 (Tan et al. 2020, App. A4)."""
+    recipe = Recipe(epochs=150, lr=0.005, milestones=(100, 141), gamma=(0.2, 0.5))
+    assert [round(recipe.rate(e), 7) for e in (0, 99, 100, 140, 141, 149)] == [
+        0.005,
+        0.005,
+        0.001,
+        0.001,
+        0.0005,
+        0.0005,
+    ]
+    with pytest.raises(UsageError, match="2 factors for 1 milestones"):
+        Recipe(milestones=(5,), gamma=(0.2, 0.5))
+
+
 def test_rates_by_hand() -> None:
     recipe = Recipe(epochs=200, lr=0.1, milestones=(60, 120, 160), gamma=0.2, decay=1e-6)
     assert recipe.rate(59) == 0.1 and recipe.rate(60) == pytest.approx(0.02) and recipe.rate(199) == pytest.approx(8e-4)
