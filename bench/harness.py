@@ -1,6 +1,7 @@
 """Measuring several ways of doing one task: in turn, on the same data, strength beside time.
 
-One thread. A warm-up round is not counted; then the ways take turns, so that a machine that drifts drifts for all.
+One thread, and memory as worker processes keep it, for all ways alike. A warm-up round is not counted; then the
+ways take turns, so that a machine that drifts drifts for all.
 Medians with their spread are kept; quote ratios, not seconds.
 """
 
@@ -19,6 +20,8 @@ from typing import Any
 
 import torch
 
+from robassay.run.worker import keep_memory
+
 Figures = Mapping[str, float]
 RESULTS = Path(__file__).with_name("results")
 
@@ -35,6 +38,7 @@ def compare(task: str, ways: Mapping[str, Callable[[], Figures]], repeats: int =
         the CPU time, and the median of the paired CPU ratios to the first way.
     """
     torch.set_num_threads(1)
+    keep_memory()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     figures: dict[str, Figures] = {}
     for turn in range(repeats + 1):

@@ -179,8 +179,44 @@ def test_questions_are_counted_and_finished_images_leave():
     assert access.spent.queries.tolist() == [62] * 3 and access.spent.draws.tolist() == [124] * 3
     assert model.images == 3 * 124
     model = Bright(float((x[1] - 0.5).sum()) + 2)
-    _, spent = attacked(OnePixel(30, 4), model, x, 1)
+    _, spent = attacked(OnePixel(30, 4), model, x, 2)
     assert model.images == int(spent.queries.sum()) and set(spent.queries.tolist()) <= {31 * k for k in range(1, 6)}
+
+
+class Watched(Classifier):
+    """Keeps every image it is shown; it may say of itself that it is random, and is not."""
+
+    classes = 2
+
+    def __init__(self, stochastic: bool) -> None:
+        super().__init__()
+        self.stochastic, self.rows = stochastic, "independent"
+        self.seen: list[Tensor] = []
+
+    def draw(self, h: Tensor) -> Tensor:
+        self.seen += list(h)
+        z = 8 * (h[:, 0, 3, 5] - 1.2)  # no pixel is so bright: the evolution goes on and converges
+        return torch.stack([-z, z], 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_equal_candidates_are_asked_about_once_and_nothing_else_changes(channels: int, targeted: bool) -> None:
+    x = torch.rand(3, channels, 8, 8, generator=RNG.generator()) * 0.4
+    goal, results = Goal(torch.full((3,), int(targeted)), targeted), []
+    for stochastic in (False, True):  # what may be random is asked again
+        model = Watched(stochastic)
+        access = Scores().open([model], 3)
+        attack = OnePixel(60, 25, settled=0.0, mutation="dither")
+        results.append(attack(access, x, goal, Threat("l0", 1), RNG))
+        assert int(access.spent.queries.sum()) == len(model.seen)
+        distinct = len({(image.numpy().tobytes()) for image in model.seen})
+        if stochastic:
+            assert channels == 3 or distinct < 0.6 * len(model.seen)
+        else:
+            checks = len(model.seen) - distinct
+            assert checks <= 3 * 26, "besides the look at the best of each generation no image comes twice"
+    assert torch.equal(*results)
 
 
 def test_passes_are_split_without_changing_anything(monkeypatch):
