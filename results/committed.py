@@ -29,5 +29,10 @@ def study() -> Study:
     """Accuracy of single passes and of ten."""
     data = find("mnist")
     subjects = mnist_subjects(data, "small")
-    table = table_of("committed", "MNIST, 10,000 test images", data, {n: subjects[n] for n in NAMES}, "logits")
-    return Study("committed", "Networks with committed weights", (table,), scale="small")
+    logits = {n: subjects[n] for n in NAMES if n.startswith(("BSN", "A2SNN"))}
+    probs = {n: subjects[n] for n in NAMES if n not in logits}
+    items = (
+        table_of("logits", "MNIST, 10,000 test images; the mean is that of logits", data, logits, "logits"),
+        table_of("probs", "MNIST, 10,000 test images; the mean is that of probabilities", data, probs, "probs"),
+    )
+    return Study("committed", "Networks with committed weights", items, scale="small")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from robassay.cell import Cell, with_needs
+from robassay.cell import Cell, describe, with_needs
 from robassay.defended import Encoder
 from robassay.errors import UsageError
 from robassay.models import Train
@@ -50,6 +50,7 @@ def share(wanted: Iterable[Cell], store: Store, folder: Path, most: float) -> Sh
     sized = sorted(((store.folder(c.key) / "out.safetensors").stat().st_size, c.key) for c in trained)
     folder.mkdir(parents=True, exist_ok=True)
     index = _index(folder) if (folder / INDEX).is_file() else {}
+    index = {key: entry for key, entry in index.items() if (folder / f"{key}.safetensors").is_file()}
     total = sum((folder / f"{key}.safetensors").stat().st_size for key in index if key not in {k for _, k in sized})
     written, left_out = [], []
     for size, key in sized:
@@ -77,7 +78,7 @@ def adopt(wanted: Iterable[Cell], store: Store, folder: Path) -> Adopted:
     index = _index(folder)
     cells = {c.key: c for c in with_needs(list(wanted)) if isinstance(c, TRAINED)}
     had = tuple(key for key in index if key in cells and store.has(key))
-    new = {key: _checked(folder, key, entry) for key, entry in index.items() if key in cells and key not in had}
+    new = {key: _checked(folder, cells[key], entry) for key, entry in index.items() if key in cells and key not in had}
     for key, content in new.items():
         about = {**index[key]["about"], "adopted": index[key]["sha256"]}
         store.write(key, about, load(content), "adopted\n")
@@ -101,15 +102,20 @@ def _index(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{file} is damaged ({error}). Export the weights anew.") from error
 
 
-def _checked(folder: Path, key: str, entry: dict[str, Any]) -> bytes:
-    """The content of a file whose digest is the index's and which is readable."""
-    file = folder / f"{key}.safetensors"
+def _checked(folder: Path, cell: Cell, entry: dict[str, Any]) -> bytes:
+    """The content of a file whose entry is of this cell, whose digest is the index's and which is readable."""
+    file = folder / f"{cell.key}.safetensors"
     again = "Nothing was adopted; get the folder again, or leave --adopt out to train."
     try:
         content = file.read_bytes()
     except FileNotFoundError as error:
         raise UsageError(f"{file} is in the index but not in the folder. {again}") from error
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+    known = entry.get("about") if isinstance(entry, dict) else None
+    if not isinstance(known, dict) or known.get("cell") != json.loads(json.dumps(describe(cell))):
+        raise UsageError(
+            f"the index does not say of {file} that it is {type(cell).__name__.lower()} {cell.key}. {again}"
+        )
+    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
         raise UsageError(f"{file} is not what the index says: its SHA-256 differs. {again}")
     try:
         load(content)

@@ -228,6 +228,8 @@ class Offline(Extra):
     keep: int = 10_000
 
     def __post_init__(self) -> None:
+        if len({craft.on.data.checksum for craft in self.crafts}) > 1:
+            raise UsageError("the attacks of one Offline are on images of several data sets. Give crafts of one.")
         for craft in self.crafts:
             if craft.on.split != "train":
                 raise UsageError(
@@ -235,6 +237,10 @@ class Offline(Extra):
                 )
         if not self.crafts or self.keep < 1:
             raise UsageError("Offline needs one Craft at least and keep ≥ 1, such as Offline((craft,), keep=10_000).")
+
+    @property
+    def data(self) -> Source:
+        return self.crafts[0].on.data
 
     def images(self, ctx: Context) -> Images:
         """The kept images (uint8, nearest first) and their true labels.

@@ -70,7 +70,7 @@ class Classifier(nn.Module, abc.ABC):
     @final
     def rejects(self, x: Tensor) -> Tensor:
         """Which images (B, C, H, W) are refused, whatever their logits say: bool (B,). One alarm at 0 is enough."""
-        return (self.alarms(x) >= 0).any(1)
+        return ~(self.alarms(x) < 0).all(1)  # a score that is not a number raises the alarm
 
     def gaussian(self, h: Tensor) -> tuple[Tensor, Tensor] | None:
         """Where the logits of features (B, …) are Gaussian: their mean (B, classes) and a factor F (classes, D) of the
@@ -233,7 +233,8 @@ class Mixture(Classifier):
         self.members = nn.ModuleList(members)
         self.classes = members[0].classes
         self.coupled = any(m.coupled for m in members)
-        shared = any(m.rows == "shared" and m.stochastic for m in members)
+        # Which rows a member gets is drawn: folded draws would change a coupled member's batch.
+        shared = any(m.coupled or (m.rows == "shared" and m.stochastic) for m in members)
         self.rows = "shared" if shared else "independent"
 
     def draw(self, h: Tensor) -> Tensor:
@@ -284,6 +285,11 @@ class Net(abc.ABC):
     """
 
     kind: ClassVar[str] = "nets"
+
+    @property
+    def begins(self) -> int:
+        """The epoch, from 0, in which training switches the noise on."""
+        return 0
 
     @abc.abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> Classifier:

@@ -148,6 +148,10 @@ class Ruled(Estimator):
     inner: Estimator = Backprop()
 
     @property
+    def evades(self) -> bool:  # type: ignore[override]
+        return self.inner.evades
+
+    @property
     def draws(self) -> int:  # type: ignore[override]
         return self.inner.draws
 
@@ -250,6 +254,10 @@ class Augmented(Estimator):
     def __post_init__(self) -> None:
         if self.copies < 1:
             raise UsageError(f"copies={self.copies}: at least one input is needed. Write copies=5.")
+
+    @property
+    def evades(self) -> bool:  # type: ignore[override]
+        return self.inner.evades
 
     @property
     def draws(self) -> int:  # type: ignore[override]

@@ -22,6 +22,11 @@ class Extra(abc.ABC):
 
     kind: ClassVar[str] = "recipes"
 
+    @property
+    @abc.abstractmethod
+    def data(self) -> Source:
+        """The data set that they are of."""
+
     @abc.abstractmethod
     def images(self, ctx: Context) -> Images:
         """Images uint8 (N, C, H, W) and true labels int64 (N,), from what the context has stored."""
@@ -58,6 +63,16 @@ class Train(Model):
     def __post_init__(self) -> None:
         if self.teacher is not None and self.extra is not None:
             raise UsageError("a teacher would label the extra images, too, whose true labels are the point. Give one.")
+        if self.net.begins and (self.net.begins >= self.recipe.epochs or self.recipe.keep == "best"):
+            raise UsageError(
+                f"the noise of this net begins in epoch {self.net.begins} (from 0) of {self.recipe.epochs}, and "
+                f"keep='{self.recipe.keep}'. Train longer, and write keep='last': the best epoch may have no noise."
+            )
+        if self.extra is not None and self.extra.data.checksum != self.data.checksum:
+            raise UsageError(
+                f"the extra images are of {self.extra.data.name}, the net learns {self.data.name}. Attack images "
+                "of the same data set."
+            )
         # Known now, long before the other training ends and its weights or logits would not fit.
         for role, other in (("begin", self.begin), ("teacher", self.teacher)):
             theirs, ours = (other.data if isinstance(other, Train) else self.data), self.data

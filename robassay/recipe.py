@@ -63,6 +63,8 @@ class Recipe:
             raise UsageError("a recipe needs epochs ≥ 1, batch ≥ 1 and step ≥ 1 (or None), such as Recipe(epochs=10).")
         if not self.lr > 0:
             raise UsageError(f"lr={self.lr} is no learning rate. Write a positive number, such as lr=1e-3.")
+        if not self.weight_decay >= 0 or not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
+            raise UsageError("a recipe needs weight_decay ≥ 0, 0 ≤ momentum < 1, and with nesterov a momentum above 0.")
         if self.optimizer not in ("adam", "sgd"):
             raise UsageError(f"optimizer={self.optimizer!r} is not known. Write 'adam' or 'sgd'.")
         if self.keep not in ("best", "last"):
@@ -88,6 +90,8 @@ class Recipe:
             raise UsageError(
                 f"milestones={self.milestones} are not rising epochs from 1 on. Write them in order, such as (60, 120)."
             )
+        if any(not g > 0 for g in (self.gamma if isinstance(self.gamma, tuple) else (self.gamma,))):
+            raise UsageError(f"gamma={self.gamma} would stop or turn round the training. Write factors above 0.")
         if isinstance(self.gamma, tuple) and len(self.gamma) != len(self.milestones):
             raise UsageError(
                 f"gamma={self.gamma} has {len(self.gamma)} factors for {len(self.milestones)} milestones. "

@@ -67,7 +67,7 @@ def test_the_smallest_come_first_and_the_folder_stays_small(tmp_path: Path, trai
     assert len(json.loads((folder / "index.json").read_text())["cells"]) == 2
 
 
-@pytest.mark.parametrize("harm", ["flip", "gone", "other", "no safetensors"])
+@pytest.mark.parametrize("harm", ["flip", "gone", "other", "no safetensors", "another cell", "no description"])
 def test_one_bad_file_and_nothing_is_adopted(tmp_path: Path, trained: Store, harm: str) -> None:
     wanted, folder = [score(8), score(64)], tmp_path / "weights"
     share(wanted, trained, folder, most=10)
@@ -80,6 +80,14 @@ def test_one_bad_file_and_nothing_is_adopted(tmp_path: Path, trained: Store, har
         files[1].unlink()
     elif harm == "other":
         files[1].write_bytes(files[0].read_bytes())
+    elif harm in ("another cell", "no description"):
+        index = json.loads((folder / "index.json").read_text())
+        a, b = index["cells"].values()
+        if harm == "no description":
+            del b["about"]
+        else:
+            a["about"], b["about"] = b["about"], a["about"]
+        (folder / "index.json").write_text(json.dumps(index))
     else:
         import hashlib
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robassay.classifier import Mixture
+from robassay.defences.region import Region
 from robassay.nets.noisy import Noise, NoisyNet, Site, fill
 from robassay.rng import Stream
 
@@ -61,6 +63,25 @@ def test_silence_gives_the_plain_net_and_ends() -> None:
     x = torch.rand(5, 1, 2, 2)
     assert torch.equal(net.quiet(net.prefix(x)), plain(x))
     assert not torch.equal(net(x), net(x))
+
+
+class Extremes(Noise):
+    """Noise between the extremes of the whole batch, so that mates matter."""
+
+    coupled = True
+
+    def noisy(self, x: Tensor) -> Tensor:
+        return x + (x.max() - x.min()) * torch.rand_like(x)
+
+
+def test_a_coupled_noise_behind_another_forbids_folding() -> None:
+    """Folded draws of the first noise would widen the extremes that the second one sees."""
+    before = nn.Sequential(Extremes(), nn.Flatten(), Additive(), nn.Linear(4, 6))
+    behind = nn.Sequential(Additive(), nn.Flatten(), Extremes(), nn.Linear(4, 6))
+    nets = [NoisyNet(trunk, nn.Linear(6, 3), 3) for trunk in (before, behind)]
+    assert [net.rows for net in nets] == ["independent", "shared"] and all(net.coupled for net in nets)
+    for wrapped in (Region(0.3).around(nets[0]), Mixture(nets[:1])):
+        assert wrapped.rows == "shared" and wrapped.coupled
 
 
 def test_one_shared_noise_makes_the_net_shared() -> None:

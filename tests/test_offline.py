@@ -14,6 +14,7 @@ from robassay.attacks.cw import CW
 from robassay.cells import Craft, Examples, Offline
 from robassay.data import Data, Images, find, pixels
 from robassay.errors import UsageError
+from robassay.given import held_data
 from robassay.goals import RandomTarget
 from robassay.models import Train
 from robassay.nets.mlp import MLP
@@ -105,6 +106,12 @@ def test_labels_of_extra_images_matter(tmp_path: Path, digits: Data) -> None:
         for m in (plain, replace(plain, extra=made))
     ]
     assert right[1] > 0.95 and right[0] < 0.5
+
+
+def test_extra_images_are_of_the_same_data(digits: Data) -> None:
+    x, y = torch.rand(30, 1, 8, 8), torch.arange(30) % 10
+    with pytest.raises(UsageError, match="Attack images of the same data set"):
+        Train(MLP((20,)), held_data(x, y), BRIEF, extra=Offline(crafts(digits)))
 
 
 def test_only_the_training_split_is_learnt_from(digits: Data) -> None:

@@ -12,7 +12,10 @@ from torch import Tensor
 from robassay.cell import describe
 from robassay.classifier import Classifier, Net
 from robassay.data import Images, find, pixels
+from robassay.defences.a2snn import A2SNN
+from robassay.defences.l2p import L2P
 from robassay.errors import UsageError
+from robassay.models import Train
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 from robassay.training import train
@@ -116,6 +119,29 @@ def test_a_fresh_optimiser_has_no_momentum(
 def test_the_temperature_divides_the_logits_of_the_loss(tmp_path: Path) -> None:
     weight = trained(sgd(epochs=2, temperature=5.0, lr=20.0), tmp_path)
     assert torch.allclose(weight, by_hand([20.0] * 4, temperature=5.0), atol=1e-5)
+
+
+def test_noise_that_would_never_begin_is_refused() -> None:
+    for net in (L2P(delay=3), A2SNN(independent=3)):
+        Train(net, find("digits"), Recipe(epochs=4, keep="last"))
+        for recipe in (Recipe(epochs=3, keep="last"), Recipe(epochs=4)):
+            with pytest.raises(UsageError, match="begins in epoch 3"):
+                Train(net, find("digits"), recipe)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"gamma": -1.0},
+        {"milestones": (2,), "gamma": (0.0,)},
+        {"weight_decay": -1.0},
+        {"momentum": 1.0},
+        {"nesterov": True, "momentum": 0.0},
+    ],
+)
+def test_numbers_that_spoil_a_training_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Recipe(**bad)
 
 
 def test_each_milestone_may_have_a_factor_of_its_own() -> None:

@@ -18,9 +18,10 @@ from robassay.cell import Context, Model, cell
 from robassay.cells import Craft, Examples, Score
 from robassay.classifier import Classifier, Mixture, Quiet
 from robassay.data import find
+from robassay.defences.magnet import threshold
 from robassay.defences.region import Region
-from robassay.errors import UsageError
-from robassay.estimators import Backprop, Evading
+from robassay.errors import RobassayError, UsageError
+from robassay.estimators import Augmented, Backprop, Evading, Ruled
 from robassay.folds import rows
 from robassay.models import Train
 from robassay.nets.mlp import MLP
@@ -189,6 +190,22 @@ def test_an_attacker_who_does_not_evade_is_not_told():
     access = White().open([Watched()], 1)
     assert access.undetected(pairs((0.9, 0.0))).tolist() == [True]
     assert White(Evading()).open([Watched(), Deterministic()], 1).undetected(pairs((0.9, 0.0))).tolist() == [False]
+
+
+def test_an_estimator_around_an_evading_one_evades():
+    for around in (Ruled(inner=Evading()), Augmented(copies=2, inner=Evading())):
+        assert around.evades and not White(around).open([Watched()], 1).undetected(pairs((0.9, 0.0))).any()
+    assert not Ruled().evades and not Augmented().evades
+
+
+def test_an_alarm_that_is_no_number_is_one():
+    class Broken(Watched):
+        def alarms(self, x):
+            return torch.full((len(x), 2), torch.nan)
+
+    assert Broken().rejects(pairs((0.1, 0.9))).all()
+    with pytest.raises(RobassayError, match="1 of 1000 validation scores are not finite"):
+        threshold(torch.cat([torch.rand(999), torch.tensor([torch.nan])]), 0.01)
 
 
 def test_an_audit_evades_the_detectors_it_finds(tmp_path):

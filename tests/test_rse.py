@@ -48,6 +48,9 @@ def test_without_noise_it_is_its_backbone() -> None:
     assert torch.equal(noisy.quiet(noisy.prefix(x)), plain(x))
     assert not torch.equal(noisy(x), plain(x))
     assert not built(RSE(first=0, others=0)).stochastic
+    for bad in ({"first": 1e38}, {"others": -0.1}, {"first": float("nan")}):
+        with pytest.raises(UsageError, match="between 0 and 1e"):
+            RSE(**bad)
 
 
 @pytest.mark.parametrize("net", [RSE(), RSE(first=0)], ids=["both", "second"])

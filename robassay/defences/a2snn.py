@@ -73,6 +73,10 @@ class A2SNN(Net):
         if self.covariance not in ("full", "diagonal"):
             raise UsageError(f"covariance={self.covariance!r} is not known. Write 'full' or 'diagonal'.")
 
+    @property
+    def begins(self) -> int:
+        return self.independent or 0
+
     def build(self, shape: Shape, classes: int) -> Classifier:
         return NoiseHead(self.backbone.trunk(shape, self.dim), self, classes)
 

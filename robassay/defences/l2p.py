@@ -74,6 +74,10 @@ class L2P(Net):
                 "L2P(gamma=1e-4, delay=10)."
             )
 
+    @property
+    def begins(self) -> int:
+        return self.delay
+
     def build(self, shape: Shape, classes: int) -> Classifier:
         trunk = layered(self.backbone.trunk(shape, self.backbone.features))
         places = sites(trunk)

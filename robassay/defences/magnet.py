@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robassay.classifier import Classifier
 from robassay.defences.autoencoders import AutoEncoder
-from robassay.errors import UsageError
+from robassay.errors import RobassayError, UsageError
 from robassay.registry import part
 
 
@@ -152,11 +152,18 @@ def threshold(scores: Tensor, fpr: float) -> Tensor:
 
     Raises:
         UsageError: N · fpr < 1; there is no 0-th largest score.
+        RobassayError: a score is not finite.
     """
+    if not scores.isfinite().all():
+        raise RobassayError(
+            f"{int((~scores.isfinite()).sum())} of {len(scores)} validation scores are not finite: no threshold can be "
+            "read off them. Look for an overflow in the network or in the auto-encoder."
+        )
     k = math.floor(len(scores) * fpr + 1e-9)  # 100 · .29 is 28.999…
     if k < 1:
+        least = math.ceil(1e4 / max(len(scores), 1)) / 1e4
         raise UsageError(
             f"fpr={fpr:g} of {len(scores)} validation images is less than one image: no threshold keeps it. "
-            f"Use {math.ceil(1 / fpr)} validation images, or fpr={1 / max(len(scores), 1):.2g} or more."
+            f"Use {math.ceil(1 / fpr)} validation images, or fpr={least:g} or more."
         )
     return scores.topk(k).values[-1]

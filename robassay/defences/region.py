@@ -69,7 +69,8 @@ class Surrounded(Classifier):
         self.inner, self.radius = inner, radius
         self.classes, self.coupled = inner.classes, inner.coupled
         self.stochastic = radius > 0 or inner.stochastic
-        self.rows = "independent" if not inner.stochastic else inner.rows
+        # Copies of one image differ: folded, they would be mates of a coupled classifier.
+        self.rows = "shared" if inner.coupled or (inner.stochastic and inner.rows == "shared") else "independent"
 
     def draw(self, h: Tensor) -> Tensor:
         noise = self.radius * (2 * torch.rand_like(h) - 1)

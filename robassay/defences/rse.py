@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, final
 
 import torch
@@ -14,6 +13,9 @@ from robassay.nets.backbone import Backbone, Shape
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.noisy import Noise, NoisyNet, fill, layered
 from robassay.registry import part
+
+MOST = 1e6
+"""Largest standard deviation, in pixel units of [0, 1]."""
 
 
 @final
@@ -50,10 +52,10 @@ class RSE(Net):
     others: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (0 <= self.first < math.inf and 0 <= self.others < math.inf):
+        if not (0 <= self.first <= MOST and 0 <= self.others <= MOST):
             raise UsageError(
-                f"rse was given first={self.first}, others={self.others}; a standard deviation is finite and not "
-                "negative. Write RSE(first=0.2, others=0.1)."
+                f"rse was given first={self.first}, others={self.others}; a standard deviation lies between 0 and "
+                f"{MOST:g}, beyond which sums of squares overflow in float32. Write RSE(first=0.2, others=0.1)."
             )
 
     def build(self, shape: Shape, classes: int) -> Classifier:

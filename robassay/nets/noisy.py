@@ -103,7 +103,9 @@ class NoisyNet(Classifier):
         self.classes = classes
         noises = [m for m in self.modules() if isinstance(m, Noise)]
         self.stochastic = bool(noises)
-        self.rows = "shared" if any(n.rows == "shared" for n in noises) else "independent"
+        # A coupled layer behind another noise sees rows that differ: folded draws would share their extremes.
+        late = any(n.coupled for n in noises[1:])
+        self.rows = "shared" if late or any(n.rows == "shared" for n in noises) else "independent"
         self.coupled = any(n.coupled for n in noises)
         self.first = sum(1 for _ in takewhile(lambda layer: not _noisy(layer), trunk))
 

@@ -46,7 +46,7 @@ def networks_e(scale: str, data_dir: Path | None) -> Study:
     _, noisy = _subjects(scale, data_dir, ("A2SNN", "LeNet"))
     items = (
         table_of(
-            "competitors", "Defences that Eustratiadis et al. compare with: accuracy on MNIST", data, others, "logits"
+            "competitors", "Defences that Eustratiadis et al. compare with: accuracy on MNIST", data, others, "probs"
         ),
         table_of("a2snn", "A2SNN, m1 to m5: accuracy on MNIST", data, noisy, "logits"),
     )

@@ -89,16 +89,16 @@ def _tan(data: Source, full: bool) -> dict[str, Subject]:
 def _ge(data: Source, full: bool) -> dict[str, Subject]:
     """Ge et al. 2020, Table 2 and appendix; the short recipe takes larger, falling steps on unpadded layers."""
     net = CWMnist() if full else CWMnist(padding="valid")
-    recipe = Recipe(epochs=50, batch=128, optimizer="sgd", lr=0.01, nesterov=True)
+    recipe = Recipe(epochs=50, batch=128, optimizer="sgd", lr=0.01, nesterov=True, decay=1e-6, keep="last")
     if not full:
-        recipe = replace(recipe, epochs=8, lr=0.03, step=3, gamma=0.3)
+        recipe = replace(recipe, epochs=8, lr=0.03, step=3, gamma=0.3, decay=0.0, keep="best")
     nets: dict[str, tuple[Net, float]] = {
         "Standard": (net, 0.9923),
         "Dropout": (Dropout(net, 0.5), 0.9933),
         "RS-1": (RandomSpiking(net), 0.9912),
         "RS-1-Dropout": (RandomSpiking(net, dropout=0.5), 0.9929),
     }
-    note = "" if full else "8 of 50 epochs, unpadded layers"
+    note = "55,000 images" if full else "8 of 50 epochs, unpadded layers"
     made = {name: Subject(Train(one, data, recipe), share, note=note) for name, (one, share) in nets.items()}
     for name in ("RS-1", "Dropout"):
         one, error = nets[name][0], 0.0098 if name == "RS-1" else 0.0069
@@ -123,7 +123,9 @@ def _noisy(data: Source, full: bool) -> dict[str, Subject]:
         "Small CNN": (SmallCNN(), recipe),
         "Small CNN, adversarial": (SmallCNN(), half),
     }
-    return {name: Subject(Train(net, data, r), note="small CNN, 3 epochs") for name, (net, r) in nets.items()}
+    notes = {"PNI-W": ", true labels", "L2P": ", true labels, noise from the start", "Adv-BNN": ", PGD-7"}
+    short = f"small CNN, {recipe.epochs} epochs"
+    return {n: Subject(Train(net, data, r), note=short + notes.get(n, "")) for n, (net, r) in nets.items()}
 
 
 def _offline(model: Model, data: Source, full: bool) -> Offline:
