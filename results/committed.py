@@ -20,8 +20,8 @@ NAMES = (
     "L2P",
     "Adv-BNN",
     "Small CNN, adversarial",
+    "RS-1-Dropout",
     "A2SNN m5, seed 0",
-    "A2SNN m5, seed 1",
 )
 
 
