@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from robassay.adopt import adopt
 from robassay.cell import with_needs
+from robassay.cells import Examples, Score
 from robassay.errors import UsageError
 from robassay.models import Train
+from robassay.nets.cw_mnist import CWMnist
 from robassay.papers import study_of
 from robassay.papers.subjects import M
-from robassay.studies import PAPERS
+from robassay.run import carry_out
+from robassay.store import Store
+from robassay.studies import PAPERS, load_study
 from robassay.study import Study, Table
+
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 def tables(study: Study) -> list[Table]:
@@ -35,7 +44,7 @@ def test_published_accuracies_stand_in_the_rows_they_belong_to() -> None:
     found = {}
     for name in ("networks-tan", "networks-ge"):
         for table in tables(study_of(name, "full", None)):
-            found |= {row: round(value, 4) for (row, _), value in table.published.items()}
+            found |= {row.split(" (")[0]: round(value, 4) for (row, _), value in table.published.items()}
     assert {row: found[row] for row in ("BSN-2", "BSN-4", "BSN-L", "BNN-D", "BNN-S")} == {
         "BSN-2": 0.962,
         "BSN-4": 0.972,
@@ -46,6 +55,21 @@ def test_published_accuracies_stand_in_the_rows_they_belong_to() -> None:
     errors = {"Standard": 0.77, "Dropout": 0.67, "Distillation": 0.78, "RS-1": 0.88, "RS-1-Dropout": 0.71}
     errors |= {"RS-1-Adv": 0.98, "Dropout-Adv": 0.69}
     assert {row: round(100 * (1 - found[row]), 2) for row in errors} == errors
+
+
+@pytest.mark.data
+def test_committed_weights_fit_todays_cells_and_are_what_the_results_say(tmp_path: Path) -> None:
+    """A changed default would leave them under keys that nothing asks for. The first 500 images are judged anew."""
+    wanted = load_study(str(RESULTS / "committed.py"), "small", None)
+    store = Store(tmp_path / "store")
+    done = adopt(wanted.needs(), store, RESULTS / "weights")
+    assert len(done.taken) >= 10 and not done.unasked
+    net = next(c for c in with_needs(wanted.needs()) if isinstance(c, Train) and isinstance(c.net, CWMnist))
+    assert net.key in done.taken
+    one = Score(net, Examples(net.data, "test", 0, 500))
+    assert not carry_out([one], store, 0, silent=True).failed
+    found = store.read(one.key)
+    assert (found["decisions"][0] == found["labels"]).mean() > 0.985
 
 
 def test_the_ablation_is_the_papers() -> None:
