@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robassay.classifier import Classifier, Net, Quiet
 from robassay.data import Images, pixels
@@ -78,6 +78,7 @@ def train(
         model = net.build(shape, classes).to(device)
     if begin is not None:
         _begin(model, begin)
+    _check_last_batch(model, len(images.y), recipe.batch)
     optimizer = _optimizer(model, recipe)
 
     # What is learnt: the labels, or what the teacher says.
@@ -154,6 +155,15 @@ def _check(images: Images, val: Images, classes: int) -> None:
         raise UsageError(f"{what}; a classifier needs two classes at least. Raise --limit, or shuffle the data set.")
     if found[0] < 0 or found[-1] >= classes:
         raise UsageError(f"training labels lie in {found[0]}..{found[-1]}, the data set says {classes} classes.")
+
+
+def _check_last_batch(model: Classifier, images: int, batch: int) -> None:
+    """Over a single image batch normalisation has no variance; torch would say so only at the end of an epoch."""
+    if images % batch == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        raise UsageError(
+            f"{images} images in batches of {batch} leave a last batch of one, which batch normalisation cannot take. "
+            f"Write batch={batch + 1}, or another limit."
+        )
 
 
 def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:

@@ -16,6 +16,8 @@ from robassay.defences.a2snn import A2SNN
 from robassay.defences.l2p import L2P
 from robassay.errors import UsageError
 from robassay.models import Train
+from robassay.nets.bnn import BNND
+from robassay.nets.mlp import MLP
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 from robassay.training import train
@@ -142,6 +144,15 @@ def test_noise_that_would_never_begin_is_refused() -> None:
 def test_numbers_that_spoil_a_training_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Recipe(**bad)
+
+
+def test_a_last_batch_of_one_image_is_refused_where_it_cannot_be_normalised(tmp_path: Path) -> None:
+    digits = find("digits").split("train")
+    images, val = Images(digits.x[:33], digits.y[:33]), Images(digits.x[33:53], digits.y[33:53])
+    arguments = ((1, 8, 8), 10, images, val, Recipe(epochs=1, batch=32), Stream(("last",)), tmp_path, lambda *_: None)
+    with pytest.raises(UsageError, match="leave a last batch of one"):
+        train(BNND(widths=(4, 4, 4)), *arguments)
+    assert train(MLP((5,)), *arguments)
 
 
 def test_each_milestone_may_have_a_factor_of_its_own() -> None:
