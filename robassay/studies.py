@@ -13,7 +13,9 @@ LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentation
 SCALES = ("smoke", "small", "full")
 PAPERS = {
     "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),
-    "networks-ge": ("random spiking and eight other schemes on MNIST", "Ge et al. 2020, Table 2"),
+    "networks-ge": ("random spiking and other schemes on MNIST: accuracy", "Ge et al. 2020, Table 2"),
+    "positions": ("random spiking behind later activations costs accuracy", "Ge et al. 2020, §4.2"),
+    "deciders": ("MagNet and region-based classification on MNIST", "Ge et al. 2020, Table 2"),
     "networks-e": ("A2SNN and its competitors on MNIST: accuracy", "Eustratiadis et al. 2021"),
     "anisotropic": (
         "A2SNN's ablation m1 to m5 on MNIST: the paper's attack, and the worst of four losses",

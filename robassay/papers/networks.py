@@ -29,15 +29,25 @@ def networks_tan(scale: str, data_dir: Path | None) -> Study:
 
 
 def networks_ge(scale: str, data_dir: Path | None) -> Study:
-    """The nine schemes, and random spiking behind later activations."""
+    """The schemes that are one network."""
     data, subjects = _subjects(scale, data_dir, ("Standard", "Dropout", "RS-", "Distillation", "WRN"))
-    full = scale == "full"
-    items = (
-        table_of("schemes", "Ge et al., Table 2: accuracy on MNIST", data, subjects, "probs"),
-        table_of("positions", "Ge et al., §4.2: where the layer spikes", data, spiking_positions(data, full), "probs"),
-        _deciders(data, subjects["Dropout"], full),
-    )
-    return Study("networks-ge", f"Networks of Ge et al. on MNIST ({scale})", items, scale=scale)
+    table = table_of("schemes", "Ge et al., Table 2: accuracy on MNIST", data, subjects, "probs")
+    return Study("networks-ge", f"Networks of Ge et al. on MNIST ({scale})", (table,), scale=scale)
+
+
+def positions(scale: str, data_dir: Path | None) -> Study:
+    """Random spiking behind the first activation, and behind later ones."""
+    data = find("mnist", data_dir)
+    subjects = spiking_positions(data, scale == "full")
+    table = table_of("positions", "Ge et al., §4.2: a later layer that spikes costs accuracy", data, subjects, "probs")
+    return Study("positions", f"Where random spiking stands ({scale})", (table,), scale=scale)
+
+
+def deciders(scale: str, data_dir: Path | None) -> Study:
+    """MagNet and region-based classification."""
+    data, subjects = _subjects(scale, data_dir, ("Dropout",))
+    table = _deciders(data, subjects["Dropout"], scale == "full")
+    return Study("deciders", f"MagNet and region-based classification on MNIST ({scale})", (table,), scale=scale)
 
 
 def networks_e(scale: str, data_dir: Path | None) -> Study:
