@@ -12,7 +12,7 @@ from robassay.data import find
 from robassay.defences.region import PUBLISHED
 from robassay.defended import Regional
 from robassay.folds import Accuracy
-from robassay.papers.subjects import Subject, magnet_of, mnist_subjects, spiking_positions
+from robassay.papers.subjects import Subject, is_full, magnet_of, mnist_subjects, spiking_positions
 from robassay.policy import MeanOf, Once, Policy
 from robassay.study import Evaluation, Measure, Study, Table
 
@@ -38,7 +38,7 @@ def networks_ge(scale: str, data_dir: Path | None) -> Study:
 def positions(scale: str, data_dir: Path | None) -> Study:
     """Random spiking behind the first activation, and behind later ones."""
     data = find("mnist", data_dir)
-    subjects = spiking_positions(data, scale == "full")
+    subjects = spiking_positions(data, is_full(scale))
     table = table_of("positions", "Ge et al., §4.2: a later layer that spikes costs accuracy", data, subjects, "probs")
     return Study("positions", f"Where random spiking stands ({scale})", (table,), scale=scale)
 
@@ -46,7 +46,7 @@ def positions(scale: str, data_dir: Path | None) -> Study:
 def deciders(scale: str, data_dir: Path | None) -> Study:
     """MagNet and region-based classification."""
     data, subjects = _subjects(scale, data_dir, ("Dropout",))
-    table = _deciders(data, subjects["Dropout"], scale == "full")
+    table = _deciders(data, subjects["Dropout"], is_full(scale))
     return Study("deciders", f"MagNet and region-based classification on MNIST ({scale})", (table,), scale=scale)
 
 

@@ -61,10 +61,19 @@ def mnist_subjects(data: Source, scale: str) -> dict[str, Subject]:
     Raises:
         UsageError: unknown scale.
     """
+    full = is_full(scale)
+    return {**_tan(data, full), **_ge(data, full), **_noisy(data, full), **_anisotropic(data, full)}
+
+
+def is_full(scale: str) -> bool:
+    """Whether a scale is the published one.
+
+    Raises:
+        UsageError: it is neither "small" nor "full".
+    """
     if scale not in SCALES:
         raise UsageError(f"scale='{scale}' is not known. Write small or full.")
-    full = scale == "full"
-    return {**_tan(data, full), **_ge(data, full), **_noisy(data, full), **_anisotropic(data, full)}
+    return scale == "full"
 
 
 def _tan(data: Source, full: bool) -> dict[str, Subject]:
