@@ -144,12 +144,11 @@ def test_a_driver_that_was_overtaken_has_not_failed(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted on Linux")
 def test_workers_keep_the_memory_that_torch_frees():
-    """Fresh processes, since the setting stays (about 6 s): forty megabytes in ten tensors, again and again."""
+    """A fresh process, since the setting stays (about 4 s): forty megabytes in ten tensors, again and again."""
     code = """
-import resource, sys, torch
+import resource, torch
 from robassay.run.worker import keep_memory
-if sys.argv[1] == "kept":
-    keep_memory()
+keep_memory()
 for i in range(20):
     if i == 5:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -157,9 +156,8 @@ for i in range(20):
     del held
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    run = lambda word: int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, check=True).stdout)
-    assert run("kept") < 500
-    assert run("as it is") > 20_000
+    # Left as it is a process takes some 150,000 page faults here, but not every time: huge pages may hide them.
+    assert int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) < 500
 
 
 def test_the_plan_does_not_ask_for_steps_towards_finished_cells(tmp_path):
