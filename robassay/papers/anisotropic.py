@@ -35,7 +35,8 @@ def anisotropic(scale: str, data_dir: Path | None) -> Study:
         entries[name, COLUMNS[0]] = Measure((clean,), Accuracy())
         entries[name, COLUMNS[1]] = Measure((usual,), Accuracy())
         entries[name, COLUMNS[2]] = Measure((usual, *others, clean), WorstCase())
-    caption = f"Robust accuracy at L∞ eps {EPS}, {IMAGES} MNIST images; m1–m5 as in Table 5"
+    note = next(iter(subjects.values())).note
+    caption = f"Robust accuracy at L∞ eps {EPS}, {IMAGES} MNIST images; m1–m5 as in Table 5" + f" ({note})" * bool(note)
     table = Table("ablation", caption, tuple(subjects), COLUMNS, entries)
     return Study("anisotropic", f"Learned anisotropic noise on MNIST ({scale})", (table,), scale=scale)
 
