@@ -15,12 +15,12 @@ from safetensors.numpy import load
 from robassay.cell import Cell, describe, with_needs
 from robassay.defended import Encoder
 from robassay.errors import UsageError
-from robassay.models import Train
+from robassay.models import Learn, Train
 from robassay.store import Store
 
 INDEX = "index.json"
 FORMAT = 1
-TRAINED = (Train, Encoder)
+TRAINED = (Train, Learn, Encoder)
 
 
 class Shared(NamedTuple):

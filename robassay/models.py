@@ -11,6 +11,8 @@ from robassay.cell import Arrays, Context, Model, Source, cell
 from robassay.classifier import Classifier, Mixture, Net, Quiet
 from robassay.data import Images
 from robassay.errors import UsageError
+from robassay.learner import Learner
+from robassay.learning import learn
 from robassay.recipe import Recipe
 from robassay.registry import enlist
 from robassay.rng import Stream
@@ -102,6 +104,34 @@ class Train(Model):
             None if self.begin is None else ctx.open(self.begin).state_dict(),
             None if self.teacher is None else ctx.open(self.teacher),
         )
+
+    def open(self, ctx: Context) -> Classifier:
+        arrays = {name: torch.from_numpy(a) for name, a in ctx.load(self).items()}
+        return restore(self.net, self.data.shape, self.data.classes, arrays)
+
+
+@cell
+class Learn(Model):
+    """A network that learns by its own rule; see :class:`~robassay.learning.Learner`.
+
+    Args:
+        net: the network.
+        data: the data set; "train" is presented, "val" chooses the pass.
+        seed: names the streams of weights and noise.
+        limit: present only the first so many images; None for all.
+    """
+
+    net: Learner
+    data: Source
+    seed: int = 0
+    limit: int | None = None
+
+    def compute(self, ctx: Context) -> Arrays:
+        images = self.data.split("train")
+        if self.limit is not None:
+            images = Images(images.x[: self.limit], images.y[: self.limit])
+        val, rng = self.data.split("val"), Stream(("learn", self.key))
+        return learn(self.net, self.data.shape, self.data.classes, images, val, rng, ctx.scratch, ctx.progress)
 
     def open(self, ctx: Context) -> Classifier:
         arrays = {name: torch.from_numpy(a) for name, a in ctx.load(self).items()}

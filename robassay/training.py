@@ -71,7 +71,7 @@ def train(
         CannotQuiet: the teacher's noise cannot be switched off.
         RobassayError: the loss is no longer finite; on a GPU up to 50 steps late, but with the step where it began.
     """
-    _check(images, val, classes)
+    check_images_for(images, val, classes)
 
     # Model and optimiser.
     with rng.child("init").active():
@@ -119,11 +119,11 @@ def train(
             progress(epoch * steps + i + 1, recipe.epochs * steps)
 
         # What the epoch has brought.
-        accuracy = _accuracy(model, val, adversary, rng.child("val", epoch), device)
+        accuracy = accuracy_of(model, val, adversary, rng.child("val", epoch), device)
         state["loss"].append(_mean(losses, [len(rows) for rows in order.split(recipe.batch)]))
         state["accuracy"].append(accuracy)
         if recipe.keep == "last" or accuracy >= state["best"]:
-            state |= {"best": accuracy, "epoch": epoch, "weights": _copy(model)}
+            state |= {"best": accuracy, "epoch": epoch, "weights": copied(model)}
         _save(folder, model, optimizer, state)
 
     return {
@@ -146,7 +146,7 @@ def restore(net: Net, shape: tuple[int, int, int], classes: int, arrays: dict[st
 # ------------------------------------------------------------------------------------------------- sections of the loop
 
 
-def _check(images: Images, val: Images, classes: int) -> None:
+def check_images_for(images: Images, val: Images, classes: int) -> None:
     if not len(val.y):
         raise UsageError("there is no image to validate on. Give a data set with a val split, or at least ten images.")
     found = images.y.unique().tolist()
@@ -239,7 +239,7 @@ def _mean(losses: list[float], sizes: list[int]) -> float:
     return total / sum(sizes)
 
 
-def _accuracy(
+def accuracy_of(
     model: Classifier, val: Images, adversary: AdversarialTraining | None, rng: Stream, device: torch.device | str
 ) -> float:
     """Share of validation images that one draw decides rightly, under the adversary if there is one.
@@ -258,7 +258,7 @@ def _accuracy(
     return right / most
 
 
-def _copy(model: Classifier) -> dict[str, Tensor]:
+def copied(model: Classifier) -> dict[str, Tensor]:
     return {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
 
 

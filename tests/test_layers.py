@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules policy classifier estimators access goals probe augment"),
+    ("contract", "rules policy classifier estimators access goals probe augment learner"),
     ("nets and attacks", "nets attacks"),
-    ("parts", "defences recipe training adapters testing"),
+    ("parts", "defences recipe training learning adapters testing"),
     ("work", "cell models cells defended adopt plan store run given signals"),
     ("meaning", "folds verdict study protocols document"),
     ("edge", "report auditing demo studies papers exams cli"),
