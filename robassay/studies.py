@@ -13,6 +13,10 @@ LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentation
 SCALES = ("smoke", "small", "full")
 PAPERS = {
     "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),
+    "networks-tan-cifar": (
+        "ResNet18, BSN and BNN on CIFAR-10: accuracy beside the published figure",
+        "Tan et al. 2020, Table I",
+    ),
     "networks-ge": ("random spiking and other schemes on MNIST: accuracy", "Ge et al. 2020, Table 2"),
     "positions": ("random spiking behind later activations costs accuracy", "Ge et al. 2020, §4.2"),
     "deciders": ("MagNet and region-based classification on MNIST", "Ge et al. 2020, Table 2"),

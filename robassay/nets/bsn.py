@@ -6,7 +6,7 @@ Pre-activation a, slope s ≥ 1: z ∈ {0, 1} with P(z = 1) = (clip(s·a, −1, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -18,6 +18,7 @@ from robassay.classifier import Classifier, Net
 from robassay.errors import UsageError
 from robassay.nets.backbone import Shape, check_sizes, check_widths
 from robassay.nets.noisy import Noise, NoisyNet
+from robassay.nets.normalise import Preset, check_preset, normalisation
 from robassay.nets.ops import HARD_SIGMOID, bernoulli, hard_sigmoid, spike
 from robassay.registry import part
 
@@ -70,20 +71,24 @@ class BSN(Net):
         slope: factor on the pre-activations, at least 1. It is a buffer, so it is stored with the weights.
         slope_schedule: how the slope grows while training; None keeps it. Published: GeometricSlope().
         deterministic: every unit gives its likelier value, 0 at an even chance; for ablations.
+        normalise: preset of the first layer.
     """
 
     hidden: tuple[int, ...] = (100,)
     slope: float = 1.0
     slope_schedule: SlopeSchedule | None = None
     deterministic: bool = False
+    normalise: Preset | None = None
 
     def __post_init__(self) -> None:
         check_widths("bsn-2", self.hidden)
         _check_slope("bsn-2", self.slope)
+        check_preset("bsn-2", self.normalise)
 
     def build(self, shape: Shape, classes: int) -> Classifier:
         widths = (math.prod(shape), *self.hidden, classes)
-        return BSNClassifier(widths, self.slope, self.slope_schedule, self.deterministic)
+        first = normalisation("bsn-2", self.normalise, shape)
+        return BSNClassifier(widths, self.slope, self.slope_schedule, self.deterministic, first)
 
 
 @part(name="bsn-4", source="Tan et al. 2020, §III-A; slope: Chung et al. 2017")
@@ -98,22 +103,26 @@ class BSN4(Net):
         slope: factor on the pre-activations in the first epoch, at least 1. It is a buffer, stored with the weights.
         slope_schedule: how the slope grows while training; None keeps it.
         deterministic: every unit gives its likelier value, 0 at an even chance; for ablations.
+        normalise: preset of the first layer.
     """
 
     hidden: tuple[int, ...] | None = None
     slope: float = 1.0
     slope_schedule: SlopeSchedule | None = GeometricSlope()
     deterministic: bool = False
+    normalise: Preset | None = None
 
     def __post_init__(self) -> None:
         if self.hidden is not None:
             check_widths("bsn-4", self.hidden)
         _check_slope("bsn-4", self.slope)
+        check_preset("bsn-4", self.normalise)
 
     def build(self, shape: Shape, classes: int) -> Classifier:
         hidden = self.hidden or (GREY if shape[0] == 1 else COLOUR)
         widths = (math.prod(shape), *hidden, classes)
-        return BSNClassifier(widths, self.slope, self.slope_schedule, self.deterministic)
+        first = normalisation("bsn-4", self.normalise, shape)
+        return BSNClassifier(widths, self.slope, self.slope_schedule, self.deterministic, first)
 
 
 def _check_slope(name: str, slope: float) -> None:
@@ -128,6 +137,7 @@ class BSNClassifier(Classifier):
     Args:
         widths: units of the input, of the hidden layers, and classes.
         slope, slope_schedule, deterministic: see :class:`BSN`.
+        first: layers in front of all, that keep the shape.
     """
 
     slope: Tensor
@@ -139,8 +149,10 @@ class BSNClassifier(Classifier):
         slope: float,
         slope_schedule: SlopeSchedule | None = None,
         deterministic: bool = False,
+        first: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
+        self.first = nn.Sequential(*first)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.register_buffer("slope", torch.tensor(float(slope)))
         self.first_slope, self.slope_schedule = slope, slope_schedule
@@ -153,7 +165,7 @@ class BSNClassifier(Classifier):
 
     def prefix(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) → pre-activations of the first hidden layer (B, units)."""
-        first: Tensor = self.layers[0](x.flatten(1))
+        first: Tensor = self.layers[0](self.first(x).flatten(1))
         return first
 
     def draw(self, h: Tensor) -> Tensor:
@@ -182,14 +194,20 @@ class BSNL(Net):
 
     Args:
         deterministic: every unit gives its likelier value, 0 at an even chance; for ablations.
+        normalise: preset of the first layer.
     """
 
     deterministic: bool = False
+    normalise: Preset | None = None
+
+    def __post_init__(self) -> None:
+        check_preset("bsn-l", self.normalise)
 
     def build(self, shape: Shape, classes: int) -> Classifier:
         check_sizes("bsn-l", shape, (28, 32))
         unit = Likelier if self.deterministic else Coin
         trunk = nn.Sequential(
+            *normalisation("bsn-l", self.normalise, shape),
             nn.Conv2d(shape[0], 6, 5, padding=2 if shape[1] == 28 else 0),
             unit(),
             nn.MaxPool2d(2),

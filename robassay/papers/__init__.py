@@ -10,10 +10,12 @@ from robassay.study import Study
 def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study called ``name`` at a scale, "small" or "full"."""
     from robassay.papers.anisotropic import anisotropic
+    from robassay.papers.cifar import networks_tan_cifar
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
 
     studies = {
         "networks-tan": networks_tan,
+        "networks-tan-cifar": networks_tan_cifar,
         "networks-ge": networks_ge,
         "networks-e": networks_e,
         "positions": positions,

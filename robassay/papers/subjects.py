@@ -156,7 +156,7 @@ def spiking_positions(data: Source, full: bool) -> dict[str, Subject]:
     recipe = Recipe(epochs=50, batch=128, optimizer="sgd", lr=0.01, nesterov=True)
     limit, note = None, ""
     if not full:
-        recipe, limit, note = replace(recipe, epochs=4, lr=0.03, step=2, gamma=0.3), 20_000, "20,000 images, 4 epochs"
+        recipe, limit, note = replace(recipe, epochs=4, step=3, gamma=0.3), 20_000, "20,000 images, 4 epochs"
     return {
         f"RS behind activation {i + 1}": Subject(
             Train(RandomSpiking(net, position=i), data, recipe, limit=limit), note=note

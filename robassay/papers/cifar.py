@@ -1,0 +1,75 @@
+"""Tan et al. 2020, Table I, CIFAR-10: the networks at their published size, or narrow ones on part of the images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from robassay.augment import Crop, Flip
+from robassay.cell import Source
+from robassay.classifier import Net
+from robassay.data import find
+from robassay.models import Train
+from robassay.nets.bnn import BNND, BNNS
+from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
+from robassay.nets.resnet import ResNet18
+from robassay.papers.networks import table_of
+from robassay.papers.subjects import Subject, is_full
+from robassay.recipe import Recipe
+from robassay.study import Study
+
+IMAGES = 20_000
+"""Training images of the short form; every network learns the same ones."""
+
+
+def networks_tan_cifar(scale: str, data_dir: Path | None) -> Study:
+    """ResNet18, BSN and BNN on CIFAR-10."""
+    data = find("cifar10", data_dir)
+    caption = "Tan et al., Table I: accuracy on CIFAR-10"
+    if not is_full(scale):
+        caption += f"; every network learns the same {IMAGES:,} images, where the paper has 50,000"
+    table = table_of("tan-cifar", caption, data, cifar_subjects(data, scale), "logits")
+    return Study("networks-tan-cifar", f"Networks of Tan et al. on CIFAR-10 ({scale})", (table,), scale=scale)
+
+
+def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
+    """Networks of Tan et al. on CIFAR-10, by name; from scratch, where the paper's ResNet18 was trained before.
+
+    Raises:
+        UsageError: unknown scale.
+    """
+    full = is_full(scale)
+    changes = (Crop(), Flip())
+    fall = Recipe(epochs=100 if full else 20, batch=128, step=5, gamma=0.75)
+    deep = replace(fall, lr=1e-4, weight_decay=1e-6)
+    sgd = replace(fall, optimizer="sgd", lr=0.01, weight_decay=1e-4)
+    conv = Recipe(epochs=200 if full else 20, lr=1e-2 if full else 2e-3, weight_decay=1e-4, step=50, gamma=0.5)
+    resnet = Recipe(
+        epochs=200 if full else 10, batch=256 if full else 128, weight_decay=1e-4, step=3, gamma=0.95, augment=changes
+    )
+    binary = Recipe(
+        epochs=150 if full else 8,
+        batch=256 if full else 128,
+        lr=5e-3,
+        weight_decay=1e-4,
+        milestones=(101, 142) if full else (6,),
+        gamma=(0.2, 0.5) if full else 0.2,
+        augment=changes,
+    )
+    widths = (80, 160, 320) if full else (20, 40, 80)
+    norm: Literal["cifar10"] = "cifar10"
+    nets: dict[str, tuple[Net, Recipe, float, str]] = {
+        "ResNet18": (ResNet18(width=1.0 if full else 0.25, normalise=norm), resnet, 0.842, "width 1/4, "),
+        "BSN-2": (BSN(slope_schedule=GeometricSlope(), normalise=norm), sgd, 0.488, ""),
+        "BSN-4": (BSN4(normalise=norm), deep, 0.542, ""),
+        "BSN-L": (BSNL(normalise=norm), conv, 0.642, ""),
+        "BNN-D": (BNND(widths=widths, normalise=norm), binary, 0.876, f"widths {widths}, "),
+        "BNN-S": (BNNS(widths=widths, normalise=norm), binary, 0.647, f"widths {widths}, "),
+    }
+    notes = {n: "" if full else f"{narrow}{r.epochs} epochs" for n, (_, r, _, narrow) in nets.items()}
+    limit = None if full else IMAGES
+    return {
+        n: Subject(Train(net, data, recipe, limit=limit), published, note=notes[n])
+        for n, (net, recipe, published, _) in nets.items()
+    }
