@@ -57,6 +57,7 @@ _PUBLIC = {
     "Measure": "study",
     "Study": "study",
     "Table": "study",
+    "Trainings": "study",
 }
 
 __all__ = ["__version__", *_PUBLIC]

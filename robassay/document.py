@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from robassay.errors import RobassayError
-from robassay.folds import Rows, rows, thaw
+from robassay.folds import Rows, rate, rows, thaw
 from robassay.store import Store
 from robassay.verdict import FLAGS, Evidence, as_json, judge
 from robassay.version import __version__
 
 SCHEMA = 1
+HISTORY = "history/val_accuracy"
 
 
 class Document:
@@ -104,7 +105,23 @@ class Document:
         for item in self._items("curves"):
             series = [{**line, "points": [self.measure(m) for m in line["points"]]} for line in item["series"]]
             found.append({**{k: item[k] for k in ("id", "caption", "kind", "xlabel", "ylabel", "x")}, "series": series})
-        return found
+        return found + [self._training(item) for item in self._items("trainings")]
+
+    def _training(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Validation accuracies over the epochs; a shorter training ends earlier."""
+        series = []
+        for line in item["series"]:
+            told = np.empty(0)
+            if line["cell"] in self._done:
+                told = self.store.read(line["cell"], (HISTORY,))[HISTORY]
+            points = [_share(float(value), line["n"], line["cell"]) for value in told]
+            series.append({"name": line["name"], "dash": False, "points": points})
+        longest = max((len(line["points"]) for line in series), default=0)
+        for line in series:
+            line["points"] += [None] * (longest - len(line["points"]))
+        words = {"kind": "curves", "xlabel": "epoch", "ylabel": "validation accuracy"}
+        named = {"id": item["id"], "caption": item["caption"]}
+        return {**named, **words, "x": list(range(1, longest + 1)), "series": series}
 
     def checks(self) -> list[dict[str, Any]]:
         """Claims with their outcome."""
@@ -177,6 +194,12 @@ class Document:
             "checks": self.checks(),
             "provenance": self.provenance(),
         }
+
+
+def _share(value: float, n: int, key: str) -> dict[str, Any]:
+    """An accuracy over ``n`` images, one decision each, with its interval."""
+    right = (np.arange(n) < round(value * n)).astype(np.float64)
+    return {**as_json(rate(right[None])), "keys": [key]}
 
 
 def _outcome(estimate: dict[str, Any] | None, limit: float, side: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from robassay.learning import learn
 from robassay.recipe import Recipe
 from robassay.registry import enlist
 from robassay.rng import Stream
-from robassay.training import restore, train
+from robassay.training import restore, train, validated
 
 
 class Extra(abc.ABC):
@@ -83,6 +83,11 @@ class Train(Model):
                     f"{role} was trained for images {theirs.shape} of {theirs.classes} classes ({theirs.name}), "
                     f"{ours.name} has {ours.shape} and {ours.classes}. Give one that was trained for such images."
                 )
+
+    @property
+    def validated(self) -> int:
+        """Images behind every validation accuracy of the history."""
+        return validated(self.data.split("val"), self.recipe.adversary)
 
     def compute(self, ctx: Context) -> Arrays:
         images = self.data.split("train")

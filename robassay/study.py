@@ -11,6 +11,7 @@ from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
 from robassay.errors import UsageError
 from robassay.folds import Fold
+from robassay.models import Train
 from robassay.signals import Facts, Signals
 from robassay.threat import Threat
 from robassay.version import __version__
@@ -114,6 +115,22 @@ class Curves(Item):
                 for name, line in self.series.items()
             ],
         }
+
+
+@dataclass(frozen=True)
+class Trainings(Item):
+    """How trainings went: validation accuracy over the epochs, one curve per network."""
+
+    id: str
+    caption: str
+    models: dict[str, Train]
+
+    def needs(self) -> list[Cell]:
+        return list(self.models.values())
+
+    def freeze(self) -> dict[str, Any]:
+        lines = [{"name": n, "cell": m.key, "n": m.validated} for n, m in self.models.items()]
+        return {"kind": "trainings", **_plain(self, "id", "caption"), "series": lines}
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def accuracy_of(
     An adversary is there in its warm-up, too: the best epoch would else be one that was never attacked.
     """
     model.eval()
-    most = len(val.y) if adversary is None else min(len(val.y), VAL_ATTACKED)
+    most = validated(val, adversary)
     right = 0
     for i, rows in enumerate(torch.arange(most).split(VAL_BATCH)):
         x, y = pixels(val.x[rows]).to(device), val.y[rows].to(device)
@@ -256,6 +256,11 @@ def accuracy_of(
         with torch.no_grad(), rng.child("draw", i).active():
             right += int((model(x).argmax(1) == y).sum())
     return right / most
+
+
+def validated(val: Images, adversary: AdversarialTraining | None) -> int:
+    """How many validation images are looked at after every epoch."""
+    return len(val.y) if adversary is None else min(len(val.y), VAL_ATTACKED)
 
 
 def copied(model: Classifier) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from robassay.models import Train
 from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
 from robassay.nets.resnet import ResNet18
-from robassay.papers.networks import table_of
+from robassay.papers.networks import curves_of, table_of
 from robassay.papers.subjects import Subject, is_full
 from robassay.recipe import Recipe
 from robassay.study import Study
@@ -26,11 +26,13 @@ IMAGES = 20_000
 def networks_tan_cifar(scale: str, data_dir: Path | None) -> Study:
     """ResNet18, BSN and BNN on CIFAR-10."""
     data = find("cifar10", data_dir)
+    subjects = cifar_subjects(data, scale)
     caption = "Tan et al., Table I: accuracy on CIFAR-10"
     if not is_full(scale):
         caption += f"; every network learns the same {IMAGES:,} images, where the paper has 50,000"
-    table = table_of("tan-cifar", caption, data, cifar_subjects(data, scale), "logits")
-    return Study("networks-tan-cifar", f"Networks of Tan et al. on CIFAR-10 ({scale})", (table,), scale=scale)
+    table = table_of("tan-cifar", caption, data, subjects, "logits")
+    items = (table, curves_of("tan-cifar-training", subjects))
+    return Study("networks-tan-cifar", f"Networks of Tan et al. on CIFAR-10 ({scale})", items, scale=scale)
 
 
 def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:

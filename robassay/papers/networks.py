@@ -12,9 +12,10 @@ from robassay.data import find
 from robassay.defences.region import PUBLISHED
 from robassay.defended import Regional
 from robassay.folds import Accuracy
+from robassay.models import Train
 from robassay.papers.subjects import Subject, is_full, magnet_of, mnist_subjects, spiking_positions
 from robassay.policy import MeanOf, Once, Policy
-from robassay.study import Evaluation, Measure, Study, Table
+from robassay.study import Evaluation, Measure, Study, Table, Trainings
 
 SLICE = 2500
 """Test images per cell."""
@@ -25,14 +26,16 @@ def networks_tan(scale: str, data_dir: Path | None) -> Study:
     """BSN and BNN."""
     data, subjects = _subjects(scale, data_dir, ("BSN", "BNN"))
     table = table_of("tan", "Tan et al., Table I: accuracy on MNIST", data, subjects, "logits")
-    return Study("networks-tan", f"Networks of Tan et al. on MNIST ({scale})", (table,), scale=scale)
+    items = (table, curves_of("tan-training", subjects))
+    return Study("networks-tan", f"Networks of Tan et al. on MNIST ({scale})", items, scale=scale)
 
 
 def networks_ge(scale: str, data_dir: Path | None) -> Study:
     """The schemes that are one network."""
     data, subjects = _subjects(scale, data_dir, ("Standard", "Dropout", "RS-", "Distillation", "WRN"))
     table = table_of("schemes", "Ge et al., Table 2: accuracy on MNIST", data, subjects, "probs")
-    return Study("networks-ge", f"Networks of Ge et al. on MNIST ({scale})", (table,), scale=scale)
+    items = (table, curves_of("ge-training", subjects))
+    return Study("networks-ge", f"Networks of Ge et al. on MNIST ({scale})", items, scale=scale)
 
 
 def positions(scale: str, data_dir: Path | None) -> Study:
@@ -80,6 +83,12 @@ def table_of(
         if subject.published is not None:
             published[rows[n], MEAN if subject.averaged else SINGLE] = subject.published
     return Table(name, caption, tuple(rows.values()), (SINGLE, MEAN), entries, published)
+
+
+def curves_of(name: str, subjects: dict[str, Subject]) -> Trainings:
+    """Validation accuracy of the subjects over their epochs."""
+    models = {n: s.model for n, s in subjects.items() if isinstance(s.model, Train)}
+    return Trainings(name, "Validation accuracy (one pass) while training", models)
 
 
 def _deciders(data: Source, dropout: Subject, full: bool) -> Table:
