@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from robassay.data import Images
 from robassay.errors import UsageError
 from robassay.learner import Learner
 from robassay.learning import learn
+from robassay.nets.binary import Binary
 from robassay.recipe import Recipe
 from robassay.registry import enlist
 from robassay.rng import Stream
@@ -162,6 +164,29 @@ class Mixed(Model):
 
 # A cell, not a part: what is mixed are trained models, not the descriptions of nets.
 enlist("defences", "mixture", Mixed, "Tan et al. 2020, §V")
+
+
+@cell
+class Signed(Model):
+    """A binarised model whose latent weights are their own signs: what a BNN-S can begin from.
+
+    A deterministic one computes what it did. A BNN-S with these weights draws only its activations, while from small
+    latent weights, which are fair coins, no signal reaches its last layer and it does not begin to learn.
+    """
+
+    of: Model
+
+    def compute(self, ctx: Context) -> Arrays:
+        return {"signed": torch.tensor(1)}
+
+    def open(self, ctx: Context) -> Classifier:
+        model = copy.deepcopy(ctx.open(self.of))  # the context may hand out the same one again
+        layers = [m for m in model.modules() if isinstance(m, Binary)]
+        if not layers:
+            raise UsageError(f"{type(model).__name__} has no binarised layer. Give a trained BNN-D or BNN-S.")
+        for layer in layers:
+            layer.weight.copy_(layer.weight.sign())
+        return model
 
 
 @cell

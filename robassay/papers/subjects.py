@@ -25,7 +25,7 @@ from robassay.defences.rse import RSE
 from robassay.defended import distil, guard
 from robassay.errors import UsageError
 from robassay.goals import RandomTarget
-from robassay.models import Train
+from robassay.models import Signed, Train
 from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
 from robassay.nets.cnn import SmallCNN
@@ -85,13 +85,17 @@ def _tan(data: Source, full: bool) -> dict[str, Subject]:
     binary = Recipe(epochs=20 if full else 5, batch=256, lr=5e-3, weight_decay=1e-4)
     widths = (80, 160, 320) if full else (20, 40, 80)
     told = "" if full else f"widths {widths}, {binary.epochs} of 20 epochs"
+    drawn = Train(BNNS(widths=widths), data, binary)
+    bnnd = Train(BNND(widths=widths), data, binary)
+    if not full:  # from fair coins a narrow BNN-S does not begin to learn in so short a time
+        drawn = replace(drawn, recipe=replace(binary, epochs=3), begin=Signed(bnnd))
     short = "" if full else "30 of 100 epochs"
     return {
         "BSN-2": Subject(Train(BSN(slope_schedule=GeometricSlope()), data, bsn), 0.962),
         "BSN-4": Subject(Train(BSN4(), data, deep), 0.972, note=short),
         "BSN-L": Subject(Train(BSNL(), data, conv), 0.990, note=short),
-        "BNN-D": Subject(Train(BNND(widths=widths), data, binary), 0.989, note=told),
-        "BNN-S": Subject(Train(BNNS(widths=widths), data, binary), 0.967, note=told),
+        "BNN-D": Subject(bnnd, 0.989, note=told),
+        "BNN-S": Subject(drawn, 0.967, note="" if full else f"widths {widths}, 3 epochs from BNN-D's signs"),
     }
 
 
