@@ -7,13 +7,16 @@ forward pass runs: the rule the network was trained with, unless an attacker cho
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from robassay.errors import UsageError
 from robassay.registry import part
 
 
@@ -87,16 +90,94 @@ class StraightThrough(BackwardRule):
         return u.new_ones(u.shape)
 
 
-_chosen: ContextVar[BackwardRule | None] = ContextVar("robassay_backward_rule", default=None)
+class WindowRule(abc.ABC):
+    """Pseudo-derivative of spiking neurons by their whole trains: one factor per neuron for all time steps.
+
+    Only neurons have trains: a sign or a Bernoulli unit refuses such a rule.
+    """
+
+    kind: ClassVar[str] = "rules"
+    through_time: ClassVar[bool]
+    """True: a spike's gradient runs back through the membrane, its leak passed as 1, until the neuron's last spike
+    before (of a hard reset). False: the gradient is averaged over time, as if the rate alone mattered."""
+
+    @abc.abstractmethod
+    def __call__(self, spikes: Tensor, mean: Tensor, leak: float) -> Tensor:
+        """Factor (…) of neurons with trains ``spikes`` (steps, …).
+
+        Args:
+            mean: input current, averaged over the steps, in units of the threshold (…).
+            leak: factor on the membrane from step to step.
+        """
 
 
-def in_force(trained_with: BackwardRule) -> BackwardRule:
+@part(source="Ding et al. 2022 (backward pass through rate)")
+class BPTR(WindowRule):
+    """1 for neurons that fire at all, else 0; time-constant."""
+
+    through_time: ClassVar[bool] = False
+
+    def __call__(self, spikes: Tensor, mean: Tensor, leak: float) -> Tensor:
+        return spikes.amax(0)
+
+
+@part(source="Bu et al. 2023 (rate gradient approximation)")
+class RGA(WindowRule):
+    """Slope of the rate over the mean input x of neurons with hard reset, in three pieces; time-constant.
+
+    ``low`` below the onset of firing at x = 1 − leak, (1 − low + low · leak) / (1 + leak) from there to x = 2, else 0.
+    """
+
+    through_time: ClassVar[bool] = False
+    low: float = 0.2
+
+    def __call__(self, spikes: Tensor, mean: Tensor, leak: float) -> Tensor:
+        high = (1 - self.low + self.low * leak) / (1 + leak)
+        onset = 1 - leak
+        below, above = (mean >= 0) & (mean < onset), (mean >= onset) & (mean <= 2)
+        return self.low * below.to(mean.dtype) + high * above.to(mean.dtype)
+
+
+@part(source="Lee et al. 2020; Sharmin et al. 2019, eqs 9 and 10")
+class LeakyTrace(WindowRule):
+    """1[a > 0.001] + ln(leak) · a / N, with the leaky trace a(t) = leak · a(t − 1) + s(t) at the end, N spikes."""
+
+    through_time: ClassVar[bool] = True
+
+    def __call__(self, spikes: Tensor, mean: Tensor, leak: float) -> Tensor:
+        trace = torch.zeros_like(spikes[0])
+        for s in spikes:
+            trace = torch.add(s, trace, alpha=leak)
+        return (trace > 1e-3).to(spikes.dtype) + math.log(leak) * trace / spikes.sum(0).clamp_min(1)
+
+
+Rule = BackwardRule | WindowRule
+
+
+def pointwise(rule: Rule) -> BackwardRule:
+    """The rule, if it can be asked for single potentials.
+
+    Raises:
+        UsageError: it is a window rule.
+    """
+    if isinstance(rule, WindowRule):
+        raise UsageError(
+            f"{type(rule).__name__} needs spike trains, and this network has signs or coins without time. "
+            "Write a rule for single potentials, such as StraightThrough() or Triangle(0.5)."
+        )
+    return rule
+
+
+_chosen: ContextVar[Rule | None] = ContextVar("robassay_backward_rule", default=None)
+
+
+def in_force(trained_with: Rule) -> Rule:
     """The rule to use in this forward pass. Read it in forward: autograd's threads do not see the context."""
     return _chosen.get() or trained_with
 
 
 @contextmanager
-def acting(rule: BackwardRule) -> Iterator[None]:
+def acting(rule: Rule) -> Iterator[None]:
     """Every forward pass inside uses ``rule``, whatever the network was trained with."""
     token = _chosen.set(rule)
     try:

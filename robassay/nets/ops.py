@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from robassay.rules import BackwardRule, Exponential, Rectangle, in_force
+from robassay.rules import BackwardRule, Exponential, Rectangle, in_force, pointwise
 
 HARD_SIGMOID = Rectangle(2.0)
 """Derivative of (clip(u, −1, 1) + 1) / 2: one half for |u| < 1, else 0. The rule of a straight-through Bernoulli unit;
@@ -98,5 +98,5 @@ def poisson(x: Tensor) -> Tensor:
 
 
 def _step(u: Tensor, values: Tensor, scale: float, rule: BackwardRule) -> Tensor:
-    stepped: Tensor = _Step.apply(u, values.detach(), scale, in_force(rule))
+    stepped: Tensor = _Step.apply(u, values.detach(), scale, pointwise(in_force(rule)))
     return stepped
