@@ -285,6 +285,8 @@ class Net(abc.ABC):
     """
 
     kind: ClassVar[str] = "nets"
+    half: ClassVar[bool] = False
+    """Whether its training may multiply in bfloat16 on a GPU: no threshold, sign or small noise would notice."""
 
     @property
     def begins(self) -> int:

@@ -421,3 +421,18 @@ def test_losses_that_wait_change_no_bit(tmp_path: Path, monkeypatch: pytest.Monk
 def test_impossible_recipes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Recipe(**wrong)
+
+
+def test_the_way_of_a_gpu_learns_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its layout and precision, on the CPU: other bits, the same accuracy, and weights that any machine can load."""
+    recipe = Recipe(epochs=6, batch=64, lr=5e-3)
+    usual = run(SmallCNN(8), recipe, tmp_path / "usual", 600)
+    monkeypatch.setattr("robassay.training.FAST", ("cpu",))
+    fast = run(SmallCNN(8), recipe, tmp_path / "fast", 600)
+    exact = run(LIF((20,), steps=3), recipe, tmp_path / "exact", 600)
+    monkeypatch.undo()
+    assert equal(exact, run(LIF((20,), steps=3), recipe, tmp_path / "spikes", 600))  # a spike would notice
+    assert not equal(usual, fast)
+    assert abs(usual["history/val_accuracy"].max() - fast["history/val_accuracy"].max()) < 0.05
+    assert usual["history/val_accuracy"].max() > 0.85
+    assert all(a.dtype == b.dtype and b.is_contiguous() for a, b in zip(usual.values(), fast.values(), strict=True))

@@ -43,6 +43,7 @@ class Backbone(Net):
     """
 
     bias: ClassVar[bool] = True
+    half: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod

@@ -54,14 +54,15 @@ def deciders(scale: str, data_dir: Path | None) -> Study:
 
 
 def networks_e(scale: str, data_dir: Path | None) -> Study:
-    """A2SNN's ablation, and the defences it is compared with."""
+    """A2SNN and the defences it is compared with; its ablation over seeds is the study "anisotropic"."""
     data, others = _subjects(scale, data_dir, ("RSE", "PNI", "L2P", "Adv-", "Small"))
-    _, noisy = _subjects(scale, data_dir, ("A2SNN", "LeNet"))
+    _, noisy = _subjects(scale, data_dir, ("A2SNN m5, seed 0", "A2SNN m5, full", "LeNet++, seed 0"))
     items = (
         table_of(
             "competitors", "Defences that Eustratiadis et al. compare with: accuracy on MNIST", data, others, "probs"
         ),
-        table_of("a2snn", "A2SNN, m1 to m5: accuracy on MNIST", data, noisy, "logits"),
+        table_of("a2snn", "A2SNN (m5) and its network without noise: accuracy on MNIST", data, noisy, "logits"),
+        curves_of("e-training", others | noisy),
     )
     return Study("networks-e", f"Networks of Eustratiadis et al. on MNIST ({scale})", items, scale=scale)
 
