@@ -144,7 +144,8 @@ def _drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
 class Ruled(Estimator):
     """``inner`` with every spike, sign and Bernoulli unit differentiated by ``rule``, whatever it was trained with.
 
-    A rule of whole spike trains (BPTR, RGA) is for spiking neurons alone.
+    Raises (when used):
+        UsageError: ``rule`` is one of whole spike trains, and the classifier has units without time steps.
     """
 
     rule: Rule = StraightThrough()

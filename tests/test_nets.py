@@ -17,11 +17,11 @@ from robassay.nets.cnn import SmallCNN
 from robassay.nets.lenet import LeNetPP
 from robassay.nets.lif import LIF
 from robassay.nets.mlp import MLP
-from robassay.nets.neurons import Dynamics, neurons
+from robassay.nets.neurons import Reset, neurons
 from robassay.nets.ops import bernoulli, hard_sigmoid, poisson, sign, spike
 from robassay.registry import named
 from robassay.rng import Stream
-from robassay.rules import Atan, Triangle, acting
+from robassay.rules import Atan, BackwardRule, Rectangle, StraightThrough, Triangle, acting
 
 DIGIT = (1, 8, 8)
 RANDOM: list[Net] = [BSN((20,)), LIF((20,), steps=4), A2SNN(MLP(), dim=8)]
@@ -76,7 +76,7 @@ def test_spike_and_sign_values() -> None:
         (lambda x: spike(x, Atan()), 1.0, 1.0),
         (sign, 2.0, 1.0),
         (lambda x: bernoulli(x, 1.5), 1.5, 1.5),
-        (lambda x: neurons(x[None], Dynamics(0.9, 0.5), Atan()).spikes, 2.0, None),
+        (lambda x: neurons(x[None], 0.9, 0.5, "soft", Atan()), 2.0, None),
     ],
     ids=["spike", "sign", "bernoulli", "neurons"],
 )
@@ -107,7 +107,69 @@ def test_poisson_means_and_identity_gradient() -> None:
     assert slope_of(lambda v: poisson(v.expand(7, 5)), x).tolist() == [7] * 5
 
 
-# ---------------------------------------------------------------------------------------------------------- networks
+# -------------------------------------------------------------------------------------------------------- LIF neurons
+
+
+def loop(current: Tensor, leak: float, threshold: float, reset: Reset, rule: BackwardRule) -> Tensor:
+    """The equations of the module, one node per step."""
+    v, spikes = torch.zeros_like(current[0]), []
+    for arriving in current:
+        h = leak * v + arriving
+        # spike() fires above 0; the neuron also fires at the threshold.
+        s = spike((h / threshold - 1) + 1e-12, rule)
+        v = h - threshold * s.detach() if reset == "soft" else h * (1 - s.detach())
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+@pytest.mark.parametrize(
+    ("reset", "leak", "current", "expected"),
+    [
+        ("soft", 0.9, [3.2, 0, 0, 0, 0], [1, 1, 0, 0, 0]),  # .9 · 2.2 = 1.98 is over the threshold again
+        ("hard", 0.9, [3.2, 0, 0, 0, 0], [1, 0, 0, 0, 0]),
+        ("soft", 0.5, [0.6, 0.6, 0.6, 0.96, 0.9], [0, 0, 1, 0, 1]),  # h = .6 .9 1.05 .985 1.3925
+        ("hard", 0.5, [0.6, 0.6, 0.6, 0.96, 0.9], [0, 0, 1, 0, 1]),  # h = .6 .9 1.05 .96 1.38
+        ("soft", 1.0, [0.5, 0.5, 0.5, 0.5], [0, 1, 0, 1]),  # fires at the threshold
+    ],
+)
+def test_neuron_traces_by_hand(reset: Reset, leak: float, current: list[float], expected: list[int]) -> None:
+    assert neurons(torch.tensor(current)[:, None], leak, 1.0, reset, Atan())[:, 0].tolist() == expected
+
+
+def test_rate_of_a_neuron_without_leak_follows_the_current() -> None:
+    steps, threshold = 60, 0.7
+    current = torch.rand(1000, dtype=torch.float64, generator=Stream(("rate",)).generator()) * 2.4 - 0.8
+    rate = neurons(current.expand(steps, -1), 1.0, threshold, "soft", Atan()).mean(0)
+    assert ((rate - (current / threshold).clamp(0, 1)).abs() <= 1 / steps + 1e-12).all()
+
+
+def test_period_of_a_leaky_neuron_with_hard_reset() -> None:
+    leak, threshold, steps = 0.9, 1.0, 100
+    current = torch.rand(500, dtype=torch.float64, generator=Stream(("period",)).generator()) * 2
+    spikes = neurons(current.expand(steps, -1), leak, threshold, "hard", Atan())
+    silent = current <= threshold * (1 - leak)
+    assert silent.any() and not spikes[:, silent].any()
+    period = torch.ceil((1 - threshold * (1 - leak) / current[~silent]).log() / math.log(leak))
+    expected = torch.arange(1, steps + 1)[:, None] % period == 0
+    assert torch.equal(spikes[:, ~silent].bool(), expected)
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+@pytest.mark.parametrize(
+    "rule", [Atan(), Triangle(), Rectangle(2.0), StraightThrough()], ids=lambda r: type(r).__name__
+)
+def test_fused_neurons_equal_a_plain_loop(reset: Reset, rule: BackwardRule) -> None:
+    generator = Stream(("fused",)).generator()
+    current = torch.randn(12, 5, 30, generator=generator)
+    weight = torch.randn(12, 5, 30, generator=generator)
+    found = []
+    for unit in (neurons, loop):
+        x = current.clone().requires_grad_()
+        spikes = unit(x, 0.9, 0.8, reset, rule)
+        (gradient,) = torch.autograd.grad((spikes * weight).sum(), x)
+        found.append((spikes.detach(), gradient))
+    assert torch.equal(found[0][0], found[1][0]) and 0.1 < found[0][0].mean() < 0.9
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
 
 
 def test_lif_logits_are_the_output_potential_over_the_steps() -> None:
@@ -116,7 +178,7 @@ def test_lif_logits_are_the_output_potential_over_the_steps() -> None:
     first, last = model.layers  # type: ignore[misc]
     with torch.no_grad(), Stream(("potential",)).active():
         spikes = torch.stack(
-            [last(s) for s in neurons(first(poisson(x.flatten(1).expand(6, 3, 64))), Dynamics(0.9), Atan()).spikes]
+            [last(s) for s in loop(first(poisson(x.flatten(1).expand(6, 3, 64))), 0.9, 1, "soft", Atan())]
         )
     with torch.no_grad(), Stream(("potential",)).active():
         assert torch.allclose(model(x), spikes.sum(0) / 6, atol=1e-5)

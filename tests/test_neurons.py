@@ -1,266 +1,233 @@
-"""Spiking neurons against plain loops, traces by hand, laws of their rates, and the libraries that have them, too."""
+"""Spiking neurons and rules of whole spike trains, against plain loops, closed forms and SpikingJelly."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import robassay.nets.neurons as module
 from robassay.errors import UsageError
-from robassay.nets.neurons import Dynamics, Reset, neurons
+from robassay.estimators import Ruled
+from robassay.nets.bsn import BSN
+from robassay.nets.lif import LIF
+from robassay.nets.neurons import Reset, neurons, neurons_from
 from robassay.nets.ops import bernoulli, sign, spike
 from robassay.rng import Stream
-from robassay.rules import BPTR, RGA, Atan, BackwardRule, LeakyTrace, Rectangle, StraightThrough, Triangle, acting
-
-ALL = [
-    Dynamics(0.9, 0.8, reset, delay, strict, attached)
-    for reset, delay, strict, attached in itertools.product(("soft", "hard", "late"), *[(False, True)] * 3)
-]
-
-
-def loop(current: Tensor, how: Dynamics, rule: BackwardRule, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The equations of the module, one node per operation."""
-    left = torch.zeros_like(current[0]) if v is None else v
-    spikes = []
-    for arriving in current:
-        h = left if how.delay else left + arriving
-        # spike() fires above 0.
-        s = spike(h / how.threshold - 1 + (0 if how.strict else 1e-12), rule)
-        r = s if how.attached else s.detach()
-        if how.reset == "soft":
-            left = how.leak * (h - how.threshold * r)
-        elif how.reset == "hard":
-            left = how.leak * h * (1 - r)
-        else:
-            left = how.leak * h - how.threshold * r
-        left = left + arriving if how.delay else left
-        spikes.append(s)
-    return torch.stack(spikes), left
-
-
-def normal(*shape: int, key: str = "fused") -> Tensor:
-    return torch.randn(*shape, generator=Stream((key,)).generator(), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("how", ALL, ids=str)
-@pytest.mark.parametrize("rule", [Atan(), Triangle(), Rectangle(2.0), StraightThrough()], ids=str)
-def test_fused_neurons_equal_a_plain_loop(how: Dynamics, rule: BackwardRule) -> None:
-    """Spikes, what is left, and both gradients, from a membrane that is not at rest."""
-    current, weight, start, last = normal(12, 5, 30), normal(12, 5, 30, key="w"), normal(5, 30, key="s"), normal(5, 30)
-    found = []
-    for unit in (neurons, loop):
-        x, v = current.clone().requires_grad_(), start.clone().requires_grad_()
-        spikes, left = unit(x, how, rule, v)
-        gradients = torch.autograd.grad((spikes * weight).sum() + (left * last).sum(), (x, v))
-        found.append((spikes.detach(), left.detach(), *gradients))
-    ours, plain = found
-    assert torch.equal(ours[0], plain[0]) and 0.05 < ours[0].mean() < 0.9
-    for a, b in zip(ours[1:], plain[1:], strict=True):
-        assert torch.allclose(a, b, atol=1e-9, rtol=1e-9)
-    with torch.no_grad():
-        assert torch.equal(neurons(current, how, rule, start).spikes, ours[0])
-
-
-@pytest.mark.parametrize("how", ALL, ids=str)
-def test_two_windows_are_one(how: Dynamics) -> None:
-    current = normal(11, 40).requires_grad_()
-    whole = neurons(current, how, Atan())
-    first = neurons(current[:4], how, Atan())
-    second = neurons(current[4:], how, Atan(), first.left)
-    assert torch.equal(torch.cat([first.spikes, second.spikes]), whole.spikes)
-    assert torch.equal(second.left, whole.left)
-    one, two = (
-        torch.autograd.grad((s * normal(11, 40, key="w")).sum(), current)[0]
-        for s in (whole.spikes, torch.cat([first.spikes, second.spikes]))
-    )
-    assert torch.allclose(one, two, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("reset", "leak", "current", "expected"),
-    [
-        ("soft", 0.9, [3.2, 0, 0, 0, 0], [1, 1, 0, 0, 0]),  # .9 · 2.2 = 1.98 is over the threshold again
-        ("hard", 0.9, [3.2, 0, 0, 0, 0], [1, 0, 0, 0, 0]),
-        ("late", 0.9, [3.2, 0, 0, 0, 0], [1, 1, 0, 0, 0]),  # .9 · 3.2 − 1 = 1.88, then .69
-        ("late", 0.9, [2.2, 0, 0, 0, 0], [1, 0, 0, 0, 0]),  # .98, where the soft reset leaves 1.08
-        ("soft", 0.9, [2.2, 0, 0, 0, 0], [1, 1, 0, 0, 0]),
-        ("soft", 0.5, [0.6, 0.6, 0.6, 0.96, 0.9], [0, 0, 1, 0, 1]),  # h = .6 .9 1.05 .985 1.3925
-        ("hard", 0.5, [0.6, 0.6, 0.6, 0.96, 0.9], [0, 0, 1, 0, 1]),  # h = .6 .9 1.05 .96 1.38
-        ("soft", 1.0, [0.5, 0.5, 0.5, 0.5], [0, 1, 0, 1]),  # fires at the threshold
-    ],
+from robassay.rules import (
+    BPTR,
+    RGA,
+    Atan,
+    BackwardRule,
+    LeakyTrace,
+    Rule,
+    SpikeTrain,
+    StraightThrough,
+    Triangle,
+    acting,
 )
-def test_traces_by_hand(reset: Reset, leak: float, current: list[float], expected: list[int]) -> None:
-    x = torch.tensor(current)[:, None]
-    assert neurons(x, Dynamics(leak, 1.0, reset), Atan()).spikes[:, 0].tolist() == expected
-    behind = neurons(x, Dynamics(leak, 1.0, reset, delay=True), Atan()).spikes[:, 0].tolist()
-    assert behind == [0, *expected[:-1]]
+from robassay.threat import Goal
+
+LEAK, THRESHOLD = 0.9, 0.8
+KINDS = list(product(("soft", "hard"), (False, True), (False, True)))
 
 
-def test_at_the_threshold_or_above_it() -> None:
-    x = torch.tensor([[0.5], [0.5], [0.5], [0.5]])
-    assert neurons(x, Dynamics(1.0, strict=True), Atan()).spikes[:, 0].tolist() == [0, 0, 1, 0]
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_the_rate_without_leak_follows_the_current() -> None:
-    """|count / T − clip(I / threshold, 0, 1)| ≤ 1 / T; with a delay over the steps that saw the current."""
-    steps, threshold = 60, 0.7
-    current = torch.rand(1000, dtype=torch.float64, generator=Stream(("rate",)).generator()) * 2.4 - 0.8
-    for delay in (False, True):
-        seen = steps - delay
-        spikes = neurons(current.expand(steps, -1), Dynamics(1.0, threshold, delay=delay), Atan()).spikes
-        error = (spikes.sum(0) / seen - (current / threshold).clamp(0, 1)).abs()
-        assert (error <= 1 / seen + 1e-12).all() and error.max() > 0.9 / seen
-    hard = neurons(current.expand(steps, -1), Dynamics(1.0, threshold, "hard"), Atan()).spikes.mean(0)
-    assert (hard - (current / threshold).clamp(0, 1)).abs().max() > 0.4  # why conversion asks for a soft reset
+def loop(current: Tensor, reset: Reset, rule: BackwardRule, delay: bool, attached: bool) -> Tensor:
+    """The equations of the module, one node per operation."""
+    v, spikes = torch.zeros_like(current[0]), []
+    for arriving in current:
+        h = v if delay else LEAK * v + arriving
+        s = spike(h / THRESHOLD - 1 + 1e-15, rule)  # spike() fires above 0; the neuron also at the threshold
+        r = s if attached else s.detach()
+        if delay:
+            v = LEAK * h - THRESHOLD * r + arriving if reset == "soft" else LEAK * h * (1 - r) + arriving
+        else:
+            v = h - THRESHOLD * r if reset == "soft" else h * (1 - r)
+        spikes.append(s)
+    return torch.stack(spikes)
 
 
-def test_the_period_of_a_leaky_neuron_with_hard_reset() -> None:
-    leak, threshold, steps = 0.9, 1.0, 100
-    current = torch.rand(500, dtype=torch.float64, generator=Stream(("period",)).generator()) * 2
-    spikes = neurons(current.expand(steps, -1), Dynamics(leak, threshold, "hard"), Atan()).spikes
-    silent = current <= threshold * (1 - leak)
-    assert silent.any() and not spikes[:, silent].any()
-    period = torch.ceil((1 - threshold * (1 - leak) / current[~silent]).log() / math.log(leak))
-    expected = torch.arange(1, steps + 1)[:, None] % period == 0
-    assert torch.equal(spikes[:, ~silent].bool(), expected)
-
-
-# ------------------------------------------------------------------------------------------------------- window rules
-
-
-def train_with(spikes: list[int]) -> Tensor:
-    return torch.tensor(spikes, dtype=torch.float64)[:, None]
-
-
-def test_the_leaky_trace_by_hand() -> None:
-    """A spike at every 4th of 100 steps, leak .99: trace 16.0889, factor .99353."""
-    every = train_with([int(t % 4 == 3) for t in range(100)])
-    trace = sum(0.99 ** (99 - t) for t in range(3, 100, 4))
-    assert trace == pytest.approx(16.0889, abs=1e-4)
-    rule = LeakyTrace()
-    assert rule(every, every[0], 0.99).item() == pytest.approx(0.99353, abs=1e-5)
-    assert rule(torch.zeros_like(every), every[0], 0.99).item() == 0
-    assert rule(every, every[0], 1.0).item() == 1  # without leak an indicator of activity
-
-
-def test_the_leaky_trace_passes_the_leak_as_one_until_a_spike() -> None:
-    how, current = Dynamics(0.5, 1.0, "hard"), torch.tensor([[0.6], [0.8], [0.2], [1.0]], dtype=torch.float64)
-    x = current.requires_grad_()
-    spikes = neurons(x, how, LeakyTrace()).spikes  # h = .6 1.1 .2 1.1
-    assert spikes[:, 0].tolist() == [0, 1, 0, 1]
-    weight = torch.tensor([[1.0], [10.0], [100.0], [1000.0]], dtype=torch.float64)
+def gradient_of(spikes: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad((spikes * weight).sum(), x)
-    factor = 1 + math.log(0.5) * 1.25 / 2
-    assert gradient[:, 0].tolist() == pytest.approx([11 * factor, 10 * factor, 1100 * factor, 1000 * factor])
+    return gradient
 
 
-def test_rates_get_time_constant_gradients() -> None:
-    current = torch.tensor([[0.0, 0.4, 1.0, -0.2, 3.0]], dtype=torch.float64).repeat(8, 1).requires_grad_()
-    weight = torch.arange(8.0, dtype=torch.float64)[:, None]
-    how = Dynamics(0.5, 1.0, "hard")
-    high = (1 - 0.2 + 0.2 * 0.5) / 1.5
-    for rule, slope in ((BPTR(), [0, 0, 1, 0, 1]), (RGA(), [0.2, 0.2, high, 0, 0])):
-        spikes = neurons(current, how, rule).spikes
-        (gradient,) = torch.autograd.grad((spikes * weight).sum(), current)
-        assert torch.allclose(gradient, torch.tensor(slope, dtype=torch.float64).expand(8, -1) * 3.5)
+@pytest.mark.parametrize("rule", [Atan(), Triangle(0.5), StraightThrough()], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(("reset", "delay", "attached"), KINDS)
+def test_spikes_and_gradients_are_those_of_a_plain_loop(
+    reset: Reset, delay: bool, attached: bool, rule: BackwardRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", 70)  # several blocks, the last one short
+    x, weight = drawn(12, 5, 30).requires_grad_(), drawn(12, 5, 30, seed=1)
+    ours = neurons(x, LEAK, THRESHOLD, reset, rule, delay=delay, attached=attached)
+    plain = loop(x, reset, rule, delay, attached)
+    assert torch.equal(ours, plain) and 0.1 < ours.mean() < 0.9
+    gap = (gradient_of(ours, x, weight) - gradient_of(plain, x, weight)).abs().max()
+    assert gap < 1e-6
 
 
-def test_rga_is_the_slope_of_the_measured_rate() -> None:
-    """The onset of firing lies at 1 − leak, and the rule's area from there to 2 is about what the rate gains."""
-    for leak in (0.5, 0.9):
-        mean = torch.linspace(0, 2, 401, dtype=torch.float64)
-        rate = neurons(mean.expand(400, -1), Dynamics(leak, 1.0, "hard", strict=True), Atan()).spikes.mean(0)
-        onset = mean[rate > 0].min()
-        assert onset.item() == pytest.approx(1 - leak, abs=0.006)
-        slope = RGA()(rate[None], mean, leak)
-        assert slope[mean < 1 - leak - 1e-9].unique().tolist() == [0.2]
-        assert (slope.mean() * 2).item() == pytest.approx(1.0, abs=0.01)
-
-
-@pytest.mark.parametrize("unit", [sign, bernoulli, lambda x: spike(x, Atan())], ids=["sign", "bernoulli", "spike"])
-def test_units_without_time_refuse_a_window_rule(unit: Any) -> None:
-    with acting(BPTR()), pytest.raises(UsageError, match="StraightThrough"):
-        unit(torch.zeros(3, requires_grad=True))
-
-
-def test_a_rule_in_force_reaches_neurons() -> None:
-    x = normal(6, 20).requires_grad_()
-    with acting(BPTR()):
-        chosen = neurons(x, Dynamics(), Atan()).spikes
-    trained = neurons(x, Dynamics(), BPTR()).spikes
-    assert torch.equal(*(torch.autograd.grad(s.sum(), x)[0] for s in (chosen, trained)))
-
-
-@pytest.mark.parametrize("bad", [{"leak": 0.0}, {"leak": 1.1}, {"threshold": 0.0}, {"reset": "warm"}], ids=str)
-def test_impossible_dynamics_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(bad))):
-        Dynamics(**bad)
-
-
-# ------------------------------------------------------------------------------------------------------ other libraries
-
-
-@pytest.mark.parametrize("attached", [False, True])
-@pytest.mark.parametrize("reset", ["soft", "hard"])
-def test_equal_to_spikingjelly(reset: Reset, attached: bool) -> None:
-    """Spikes to the bit, gradients to 1e-6; its triangle has slope alpha² · |u| below height alpha."""
+@pytest.mark.parametrize(("reset", "attached"), list(product(("soft", "hard"), (False, True))))
+def test_spikes_and_gradients_are_spikingjellys(reset: Reset, attached: bool) -> None:
     neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
     surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
-    theirs = neuron.LIFNode(
-        tau=2.0,
+    node = neuron.LIFNode(
+        tau=1 / (1 - 0.5),
         decay_input=False,
-        v_threshold=1.0,
-        v_reset=None if reset == "soft" else 0.0,
+        v_threshold=THRESHOLD,
+        v_reset=0.0 if reset == "hard" else None,
         surrogate_function=surrogate.ATan(alpha=2.0),
         detach_reset=not attached,
         step_mode="m",
     )
-    current = normal(10, 4, 25).float().mul(0.8)
-    weight, found = normal(10, 4, 25, key="w").float(), []
-    how = Dynamics(0.5, 1.0, reset, attached=attached)
-    for unit in (theirs, lambda x: neurons(x, how, Atan(2.0)).spikes):
-        x = current.clone().requires_grad_()
-        spikes = unit(x)
-        found.append((spikes.detach(), torch.autograd.grad((spikes * weight).sum(), x)[0]))
-    assert torch.equal(found[0][0], found[1][0]) and 0.05 < found[0][0].mean() < 0.5
-    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
+    x, weight = drawn(16, 4, 20).float().requires_grad_(), drawn(16, 4, 20, seed=1).float()
+    # Theirs asks the surrogate at h − threshold, ours at h / threshold − 1.
+    ours = neurons(x, 0.5, THRESHOLD, reset, Atan(2.0 * THRESHOLD), attached=attached)
+    theirs = node(x)
+    assert torch.equal(ours, theirs) and 0.1 < ours.mean() < 0.9
+    assert (gradient_of(ours, x, weight) - gradient_of(theirs, x, weight)).abs().max() < 1e-6
 
 
-def test_equal_to_snntorch_where_it_means_the_same() -> None:
-    """Its default resets one step later, after the leak; "subtract" without that delay is yet another neuron."""
-    snn = pytest.importorskip("snntorch")
-
-    def theirs(x: Tensor, **options: Any) -> list[float]:
-        cell = snn.Leaky(beta=0.9, threshold=1.0, **options)
-        mem, spikes = cell.init_leaky(), []
-        for step in x:
-            s, mem = cell(step, mem)
-            spikes.append(s)
-        return torch.stack(spikes)
-
-    x = normal(20, 50).float()
-    hard = neurons(x, Dynamics(0.9, 1.0, "hard", strict=True), Atan()).spikes
-    assert torch.equal(theirs(x, reset_mechanism="zero", reset_delay=False), hard)
-    late = neurons(x, Dynamics(0.9, 1.0, "late", strict=True), Atan()).spikes
-    assert torch.equal(theirs(x), late)
-    burst = torch.tensor([3.2, 0, 0, 0, 0])[:, None]
-    without = theirs(burst, reset_mechanism="subtract", reset_delay=False)[:, 0].tolist()
-    assert without == [1, 0, 0, 0, 0]
-    assert neurons(burst, Dynamics(0.9), Atan()).spikes[:, 0].tolist() == [1, 1, 0, 0, 0]
+def test_firing_at_the_threshold_or_only_above_it() -> None:
+    current = torch.tensor([0.5, 0.5, 0.5, 0.5])[:, None]
+    at = neurons(current, 1.0, 1.0, "soft", Atan())
+    above = neurons(current, 1.0, 1.0, "soft", Atan(), strict=True)
+    assert at[:, 0].tolist() == [0, 1, 0, 1]
+    assert above[:, 0].tolist() == [0, 0, 1, 0]  # potentials .5, 1, 1.5 and, after the reset, 1
 
 
-def test_equal_to_norse_where_it_means_the_same() -> None:
-    """Its box neuron scales the input by 1 − leak and fires above the threshold."""
-    box = pytest.importorskip("norse.torch.functional.lif_box")
-    p = box.LIFBoxParameters(tau_mem_inv=torch.tensor(500.0), v_th=torch.tensor(1.0), alpha=torch.tensor(100.0))
-    x = 2 * normal(20, 50).float()
-    state, spikes = box.LIFBoxFeedForwardState(v=torch.zeros(50)), []
-    for step in x:
-        s, state = box.lif_box_feed_forward_step(step, state, p, dt=0.001)
-        spikes.append(s)
-    ours = neurons(0.5 * x, Dynamics(0.5, 1.0, "hard", strict=True), Atan()).spikes
-    assert (torch.stack(spikes) == ours).float().mean() > 0.999
+def test_a_delayed_neuron_emits_what_it_held_before_the_step() -> None:
+    """Sharmin et al. 2020: the reset itself does not leak. V before the steps: 0, 1.2, .5 · 1.2 − 1 + 1.2 = .8, 1.6."""
+    current = torch.full((4, 1), 1.2)
+    assert neurons(current, 0.5, 1.0, "soft", Atan(), delay=True)[:, 0].tolist() == [0, 1, 0, 1]
+    _, end = neurons_from(None, current, 0.5, 1.0, "soft", Atan(), delay=True)
+    assert end.item() == pytest.approx(0.5 * 1.6 - 1 + 1.2)
+
+
+@pytest.mark.parametrize("delay", [False, True])
+def test_rate_law_without_leak(delay: bool) -> None:
+    """§3.4 of the sources: count / T = clip(I / threshold, 0, 1) within 1 / T; a delay costs one step."""
+    steps, threshold = 60, 0.7
+    current = torch.rand(1000, dtype=torch.float64, generator=Stream(("rate",)).generator()) * 2.4 - 0.8
+    spikes = neurons(current.expand(steps + delay, -1), 1.0, threshold, "soft", Atan(), delay=delay)
+    assert not delay or not spikes[0].any()
+    assert ((spikes.sum(0) / steps - (current / threshold).clamp(0, 1)).abs() <= 1 / steps + 1e-12).all()
+
+
+@pytest.mark.parametrize(("reset", "delay", "attached"), KINDS)
+def test_two_halves_are_the_whole(reset: Reset, delay: bool, attached: bool) -> None:
+    x, weight = drawn(10, 40).requires_grad_(), drawn(10, 40, seed=1)
+    whole = neurons(x, LEAK, THRESHOLD, reset, Atan(), delay=delay, attached=attached)
+    first, state = neurons_from(None, x[:4], LEAK, THRESHOLD, reset, Atan(), delay=delay, attached=attached)
+    second, _ = neurons_from(state, x[4:], LEAK, THRESHOLD, reset, Atan(), delay=delay, attached=attached)
+    halves = torch.cat([first, second])
+    assert torch.equal(whole, halves)
+    assert (gradient_of(whole, x, weight) - gradient_of(halves, x, weight)).abs().max() < 1e-12
+
+
+# ------------------------------------------------------------------------------------------ rules of whole spike trains
+
+
+def train(spikes: Tensor, leak: float, current: float = 0.0) -> SpikeTrain:
+    return SpikeTrain(spikes, torch.full(spikes.shape[1:], current, dtype=spikes.dtype), leak)
+
+
+def test_leaky_trace_of_a_regular_train() -> None:
+    """Spikes at every fourth of 100 steps, leak .99: a = Σ .99^4k = 16.0889, 25 spikes."""
+    spikes = torch.zeros(100, 1, dtype=torch.float64)
+    spikes[3::4] = 1
+    factor = LeakyTrace()(train(spikes, 0.99)).item()
+    assert factor == pytest.approx(1 + math.log(0.99) * 16.0889 / 25, abs=1e-6)
+    assert factor == pytest.approx(0.99353, abs=5e-6)
+
+
+def test_leaky_trace_at_its_ends() -> None:
+    silent, busy = torch.zeros(20, 3, dtype=torch.float64), torch.zeros(20, 3, dtype=torch.float64)
+    busy[5, 1] = 1
+    assert not LeakyTrace()(train(silent, 0.9)).any()
+    assert LeakyTrace()(train(busy, 1.0)).tolist() == [0, 1, 0]
+
+
+def test_bptr_is_one_for_whoever_fired() -> None:
+    spikes = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    assert BPTR()(train(spikes, 0.9)).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("leak", [0.5, 0.9, 1.0])
+def test_rga_is_the_slope_of_two_straight_pieces(leak: float) -> None:
+    """It rises with slope .2 until a constant current makes the neuron fire, and reaches a rate of 1 at x = 2."""
+    values = [(-0.1, 0.0), (1 - leak + 0.01, (1 - 0.2 + 0.2 * leak) / (1 + leak)), (2.01, 0.0)]
+    if leak < 1:
+        values.append(((1 - leak) / 2, 0.2))
+        onset = torch.tensor([1 - leak - 0.005, 1 - leak + 0.005]).expand(2000, 2)
+        assert neurons(onset, leak, 1.0, "hard", Atan()).any(0).tolist() == [False, True]
+    for x, slope in values:
+        assert RGA()(train(torch.zeros(4, 1), leak, x)).item() == pytest.approx(slope, abs=1e-6)
+    total = 0.2 * (1 - leak) + (1 + leak) * RGA()(train(torch.zeros(4, 1), leak, 1.5)).item()
+    assert total == pytest.approx(1)
+
+
+def by_hand(current: Tensor, rule: Rule, reset: Reset, upon: Tensor) -> Tensor:
+    """One factor per neuron; with a history the membrane carries the gradient back as if it did not leak."""
+    spikes = neurons(current, LEAK, THRESHOLD, reset, Atan())
+    factor = rule(SpikeTrain(spikes, current.mean(0) / THRESHOLD, LEAK)) / THRESHOLD  # type: ignore[arg-type]
+    found, carried = [], torch.zeros_like(current[0])
+    for t in reversed(range(len(current))):
+        kept = carried * (1 - spikes[t]) if reset == "hard" else carried
+        carried = factor * upon[t] + (kept if isinstance(rule, LeakyTrace) else 0)
+        found.append(carried)
+    return torch.stack(found[::-1])
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+@pytest.mark.parametrize("rule", [BPTR(), RGA(), LeakyTrace()], ids=lambda r: type(r).__name__)
+def test_a_window_rule_in_training_and_chosen_by_an_attacker(rule: Rule, reset: Reset) -> None:
+    x, weight = (drawn(15, 40) - 0.4).requires_grad_(), drawn(15, 40, seed=1)
+    trained = neurons(x, LEAK, THRESHOLD, reset, rule)
+    with acting(rule):
+        attacked = neurons(x, LEAK, THRESHOLD, reset, Atan())
+    plain = neurons(x, LEAK, THRESHOLD, reset, Atan())
+    assert torch.equal(trained, plain) and torch.equal(attacked, plain) and plain.any(0).any()
+    expected = by_hand(x.detach(), rule, reset, weight)
+    for spikes in (trained, attacked):
+        assert torch.allclose(gradient_of(spikes, x, weight), expected, atol=1e-12)
+    assert not torch.allclose(gradient_of(plain, x, weight), expected, atol=1e-2)
+
+
+def test_with_delay_a_window_rule_reaches_the_current_of_the_step_before() -> None:
+    x, weight = torch.full((5, 3), 1.0, dtype=torch.float64).requires_grad_(), drawn(5, 3)
+    found = gradient_of(neurons(x, 1.0, 1.0, "soft", BPTR(), delay=True), x, weight)
+    assert torch.allclose(found[:-1], weight[1:]) and not found[-1].any()
+
+
+@pytest.mark.parametrize("rule", [BPTR(), RGA(), LeakyTrace()], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("unit", [lambda x: spike(x, Atan()), sign, bernoulli], ids=["spike", "sign", "bernoulli"])
+def test_units_without_time_refuse_a_window_rule(rule: Rule, unit: Any) -> None:
+    with acting(rule), pytest.raises(UsageError, match=r"whole spike train.*Triangle"):
+        unit(torch.ones(3))
+
+
+def test_an_attacker_swaps_a_window_rule_in() -> None:
+    x, rng = torch.rand(4, 1, 8, 8, generator=Stream(("x",)).generator()), Stream(("attack",))
+    with Stream(("init",)).active():
+        model, coins = LIF((20,)).build((1, 8, 8), 4).eval(), BSN((20,)).build((1, 8, 8), 4).eval()
+    loss = Goal(torch.tensor([0, 1, 2, 3])).margin
+    plain, swapped = Ruled(Atan())(model, x, loss, rng), Ruled(BPTR())(model, x, loss, rng)
+    assert torch.equal(plain.logits, swapped.logits) and swapped.gradient.any()
+    assert not torch.allclose(plain.gradient, swapped.gradient, atol=1e-4)
+    with pytest.raises(UsageError, match="bptr looks at a whole spike train"):
+        Ruled(BPTR())(coins, x, loss, rng)
+
+
+def test_a_window_rule_refuses_a_part_of_a_train() -> None:
+    x = drawn(4, 3)
+    _, state = neurons_from(None, x, LEAK, THRESHOLD, "soft", BPTR())
+    with pytest.raises(UsageError, match="bptr needs all steps"):
+        neurons_from(state, x, LEAK, THRESHOLD, "soft", BPTR())

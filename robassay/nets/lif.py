@@ -1,7 +1,7 @@
-"""A fully connected spiking network.
+"""A fully connected spiking network of leaky integrate-and-fire neurons.
 
-The membrane is 0 before the first step of every pass: nothing is kept between passes. Neurons fire at the threshold,
-and layers of one step see each other without delay.
+The membrane is 0 before the first step of every pass: nothing is kept between passes. Neurons fire at the threshold.
+Layers of one step see each other without delay.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, final
+from typing import final
 
 from torch import Tensor, nn
 
 from robassay.classifier import Classifier, Net
 from robassay.errors import UsageError
 from robassay.nets.backbone import Shape, check_widths
-from robassay.nets.neurons import Dynamics, neurons
+from robassay.nets.neurons import Reset, neurons
 from robassay.nets.ops import poisson
 from robassay.registry import part
 from robassay.rules import Atan, Rule
@@ -41,20 +41,15 @@ class LIF(Net):
     steps: int = 10
     leak: float = 0.9
     threshold: float = 1.0
-    reset: Literal["soft", "hard"] = "soft"
+    reset: Reset = "soft"
     rule: Rule = Atan(2.0)
 
     def __post_init__(self) -> None:
         check_widths("lif", self.hidden)
-        if self.steps < 1:
-            raise UsageError(f"lif was given steps={self.steps}; it needs a time step at least, such as steps=10.")
+        if self.steps < 1 or not 0 < self.leak <= 1 or not self.threshold > 0:
+            raise UsageError("lif needs steps ≥ 1, 0 < leak ≤ 1 and threshold > 0, such as LIF(steps=10, leak=0.9).")
         if self.reset not in ("soft", "hard"):
-            raise UsageError(f"lif was given reset={self.reset!r}; it knows 'soft' and 'hard'.")
-        self.dynamics()
-
-    def dynamics(self) -> Dynamics:
-        """What its neurons do in a step."""
-        return Dynamics(self.leak, self.threshold, self.reset)
+            raise UsageError(f"reset={self.reset!r} is not known. Write reset='soft' or reset='hard'.")
 
     def build(self, shape: Shape, classes: int) -> Classifier:
         return LIFClassifier(self, (math.prod(shape), *self.hidden, classes))
@@ -84,8 +79,9 @@ class LIFClassifier(Classifier):
 
     def _run(self, current: Tensor) -> Tensor:
         """Input current of the first hidden layer (steps, B, units) → logits (B, classes)."""
-        how = self.net.dynamics()
-        fire: Callable[[Tensor], Tensor] = lambda c: neurons(c, how, self.net.rule).spikes
+        fire: Callable[[Tensor], Tensor] = lambda c: neurons(
+            c, self.net.leak, self.net.threshold, self.net.reset, self.net.rule
+        )
         for layer in self.layers[1:-1]:
             current = layer(fire(current))
         # The output's potential is the sum of its inputs, so averaging the spikes first gives the same logits.

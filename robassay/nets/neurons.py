@@ -1,18 +1,14 @@
-"""Spiking neurons over a window of time steps, as one node of the graph.
+"""Leaky integrate-and-fire neurons: all steps in one node of the graph, with a replaceable backward pass.
 
-Per step t the membrane is h, a spike s = 1 where h reaches the threshold, and what is left goes into the next step:
-
-    soft   leak · (h − threshold · s)
-    hard   leak · h · (1 − s)
-    late   leak · h − threshold · s      (the reset comes after the leak: Sharmin et al. 2020; snnTorch's default)
-
-To that the next step's current is added. With ``delay`` a step emits before its own current arrives, so that every
-layer is one step behind the one in front of it.
+Without delay: h = leak · v + current; a spike where h reaches the threshold; then the reset, soft v = h − threshold ·
+spike or hard v = h · (1 − spike). With delay a step emits from the potential that earlier steps left behind:
+a spike where h reaches the threshold, then h ← leak · h + current − threshold · spike (soft: the reset itself does not
+leak) or h ← leak · h · (1 − spike) + current (hard). Source of the delay: Sharmin et al. 2020.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,146 +16,186 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robassay.errors import UsageError
-from robassay.rules import Rule, WindowRule, in_force
+from robassay.registry import part_name
+from robassay.rules import Rule, SpikeTrain, WindowRule, in_force
 
-Reset = Literal["soft", "hard", "late"]
+Reset = Literal["soft", "hard"]
 
-
-@dataclass(frozen=True)
-class Dynamics:
-    """What neurons do in a step.
-
-    Args:
-        leak: factor on the membrane from step to step, in (0, 1]; 1 integrates without loss.
-        threshold: potential at which a neuron fires.
-        reset: "soft", "hard" or "late", see the module.
-        delay: emit from the membrane as it was before the step's own current.
-        strict: fire above the threshold only, not at it.
-        attached: let the gradient pass through the reset, too.
-    """
-
-    leak: float = 0.9
-    threshold: float = 1.0
-    reset: Reset = "soft"
-    delay: bool = False
-    strict: bool = False
-    attached: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.leak <= 1 or not self.threshold > 0:
-            raise UsageError(
-                f"neurons were given leak={self.leak}, threshold={self.threshold}; they need 0 < leak ≤ 1 and "
-                "threshold > 0, such as leak=0.9, threshold=1.0."
-            )
-        if self.reset not in ("soft", "hard", "late"):
-            raise UsageError(f"reset={self.reset!r} is not known. Write 'soft', 'hard' or 'late'.")
-
-    def fires(self, h: Tensor) -> Tensor:
-        """Where potentials (…) give a spike: bool (…)."""
-        return h > self.threshold if self.strict else h >= self.threshold
+BLOCK = 2**17
+"""Neurons that go through all steps before the next ones do. A constant, not a setting: smaller blocks spend their time
+between the operations, larger ones outgrow the processor's cache."""
 
 
-class Fired(NamedTuple):
-    """What neurons did in a window."""
+class _Dynamics(NamedTuple):
+    leak: float
+    threshold: float
+    reset: Reset
+    delay: bool
+    strict: bool
+    attached: bool
 
-    spikes: Tensor
-    """0 or 1, (steps, …)."""
-    left: Tensor
-    """What goes into the step behind the window (…): give it to the next window as ``start``."""
+    @property
+    def drop(self) -> float:
+        """What a soft reset subtracts before the leak; with delay the reset itself does not leak."""
+        return self.threshold / self.leak if self.delay else self.threshold
+
+    def fires(self, h: Tensor, out: Tensor) -> Tensor:
+        """1 where potentials ``h`` reach the threshold, into ``out``."""
+        return torch.gt(h, self.threshold, out=out) if self.strict else torch.ge(h, self.threshold, out=out)
 
 
 class _Neurons(torch.autograd.Function):
-    """All steps in one node, which keeps the potentials before the reset and nothing else."""
+    """Spikes (steps, N) and the state behind them (N,).
+
+    Keeps its input and nothing else: the potentials are computed again on the way back, a block at a time, which costs
+    less than writing them to memory and reading them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, start: Tensor, how: Dynamics, rule: Rule) -> tuple[Tensor, Tensor]:
-        kept = any(ctx.needs_input_grad[:2])
-        potentials = torch.empty_like(current) if kept else current
-        spikes = torch.empty_like(current)
-        left = start
-        for t, arriving in enumerate(current):
-            out = potentials[t] if kept else None
-            h = torch.add(left, 0, out=out) if how.delay else torch.add(arriving, left, out=out)
-            s = _fire(h, how, spikes[t])
-            left = _left(h, s, how)
-            if how.delay:
-                left = left.add_(arriving)
-        ctx.how, ctx.rule = how, rule
-        if isinstance(rule, WindowRule):
-            ctx.save_for_backward(spikes, current.mean(0))
-        else:
-            ctx.save_for_backward(potentials)
-        return spikes, left
+    def forward(ctx: Any, current: Tensor, state: Tensor | None, how: _Dynamics, rule: Rule) -> tuple[Tensor, Tensor]:
+        spikes = current.new_empty(current.shape)
+        end = current.new_zeros(current.shape[1]) if state is None else state.clone()
+        spare = current.new_empty(min(BLOCK, current.shape[1]))
+        for cut in _blocks(current.shape[1]):
+            h = spare[: len(end[cut])].expand(len(current), -1)
+            _forward(current[:, cut], h, spikes[:, cut], end[cut], how)
+        ctx.save_for_backward(current, state)
+        ctx.set_materialize_grads(False)
+        ctx.settings = how, rule
+        return spikes, end
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        if isinstance(ctx.rule, WindowRule):
-            return *_by_window(ctx.saved_tensors, grads, ctx.how, ctx.rule), None, None
-        return *_by_potential(ctx.saved_tensors[0], grads, ctx.how, ctx.rule), None, None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
+        current, state = ctx.saved_tensors
+        how, rule = ctx.settings
+        upon, end = grads
+        found = current.new_empty(current.shape)
+        begin = torch.zeros_like(found[0]) if end is None else end.clone()
+        for cut in _blocks(current.shape[1]):
+            v = torch.zeros_like(begin[cut]) if state is None else state[cut].clone()
+            h, spikes = current.new_empty(len(current), len(v)), current.new_empty(len(current), len(v))
+            _forward(current[:, cut], h, spikes, v, how)
+            slope = _slope(current[:, cut], h, spikes, how, rule)
+            _backward(h, spikes, slope, None if upon is None else upon[:, cut], found[:, cut], begin[cut], how, rule)
+        return found, None if state is None else begin, None, None
 
 
-def _fire(h: Tensor, how: Dynamics, out: Tensor) -> Tensor:
-    return torch.gt(h, how.threshold, out=out) if how.strict else torch.ge(h, how.threshold, out=out)
+def _blocks(neurons: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, neurons, BLOCK)]
 
 
-def _left(h: Tensor, s: Tensor, how: Dynamics) -> Tensor:
-    if how.reset == "soft":
-        return torch.sub(h, s, alpha=how.threshold).mul_(how.leak)
-    if how.reset == "hard":
-        return torch.addcmul(h, h, s, value=-1).mul_(how.leak)
-    return torch.mul(h, how.leak).sub_(s, alpha=how.threshold)
+def _forward(current: Tensor, potentials: Tensor, spikes: Tensor, v: Tensor, how: _Dynamics) -> None:
+    """Fill ``potentials``, before the reset, and ``spikes``; ``v`` is the state before and, in place, after."""
+    for arriving, h, fired in zip(current, potentials, spikes, strict=True):
+        if how.delay:
+            h.copy_(v)
+        else:
+            torch.add(arriving, v, alpha=how.leak, out=h)
+        how.fires(h, fired)
+        if how.reset == "soft":
+            torch.sub(h, fired, alpha=how.drop, out=v)
+        else:
+            torch.addcmul(h, h, fired, value=-1, out=v)
+        if how.delay:
+            v.mul_(how.leak).add_(arriving)
 
 
-def _by_potential(potentials: Tensor, grads: tuple[Tensor, ...], how: Dynamics, rule: Any) -> tuple[Tensor, Tensor]:
-    """Through time, step by step: whole windows at once would pass every temporary through main memory."""
-    of_spikes, carried = grads
-    found = torch.empty_like(potentials)
+def _slope(current: Tensor, potentials: Tensor, spikes: Tensor, how: _Dynamics, rule: Rule) -> Callable[[int], Tensor]:
+    """Derivative (N,) of the spikes of a step by the rule; of all steps where one factor holds for all."""
+    if isinstance(rule, WindowRule):
+        factor = rule(SpikeTrain(spikes, current.mean(0) / how.threshold, how.leak)) / how.threshold
+        return lambda t: factor
+    if how.threshold == 1:
+        return lambda t: rule(potentials[t] - 1)
+    return lambda t: rule(potentials[t] / how.threshold - 1) / how.threshold
+
+
+def _backward(
+    potentials: Tensor,
+    spikes: Tensor,
+    slope: Callable[[int], Tensor],
+    upon: Tensor | None,
+    found: Tensor,
+    carried: Tensor,
+    how: _Dynamics,
+    rule: Rule,
+) -> None:
+    """Fill ``found``, the gradient at the current; ``carried`` is that at the state after and, in place, before."""
+    window = isinstance(rule, WindowRule)
+    leak = 1.0 if window else how.leak
+    forgets = isinstance(rule, WindowRule) and not rule.history
     for t in reversed(range(len(potentials))):
-        h = potentials[t]
-        slope = rule(torch.div(h, how.threshold).sub_(1))
-        upstream = of_spikes[t]
-        if how.attached:
-            effect = h * how.leak if how.reset == "hard" else how.threshold * (how.leak if how.reset == "soft" else 1)
-            upstream = upstream - carried * effect
-        kept = carried
-        if how.reset == "hard":
-            kept = carried.masked_fill(how.fires(h), 0)
-        g = torch.mul(upstream, slope, out=None if how.delay else found[t])
-        g = g.mul_(1 / how.threshold).add_(kept, alpha=how.leak)
         if how.delay:
             found[t] = carried
-        carried = g
-    return found, carried
+            carried.mul_(leak)
+        direct = torch.zeros_like(carried) if upon is None else upon[t]
+        if how.attached and not window:
+            direct = direct - carried * (how.drop if how.reset == "soft" else potentials[t])
+        if forgets:
+            carried.zero_()
+        elif how.reset == "hard":
+            carried.addcmul_(carried, spikes[t], value=-1)
+        if how.delay:
+            carried.addcmul_(slope(t), direct)
+        else:
+            at = torch.addcmul(carried, slope(t), direct, out=found[t])
+            torch.mul(at, leak, out=carried)
 
 
-def _by_window(
-    saved: tuple[Tensor, ...], grads: tuple[Tensor, ...], how: Dynamics, rule: WindowRule
-) -> tuple[Tensor, Tensor]:
-    spikes, mean = saved
-    of_spikes, carried = grads
-    factor = rule(spikes, mean / how.threshold, how.leak) / how.threshold
-    if not rule.through_time:
-        each = factor * of_spikes.mean(0)
-        return each.expand_as(spikes), torch.zeros_like(carried)
-    found = torch.empty_like(spikes)
-    for t in reversed(range(len(spikes))):
-        kept = carried * (1 - spikes[t]) if how.reset == "hard" else carried
-        g = torch.addcmul(kept, of_spikes[t], factor)
-        found[t] = carried if how.delay else g
-        carried = g
-    return found, carried
+def neurons(
+    current: Tensor,
+    leak: float,
+    threshold: float,
+    reset: Reset,
+    rule: Rule,
+    *,
+    delay: bool = False,
+    strict: bool = False,
+    attached: bool = False,
+) -> Tensor:
+    """Spikes of leaky integrate-and-fire neurons, both (steps, …); leak = 1 integrates without loss.
 
-
-def neurons(current: Tensor, how: Dynamics, rule: Rule, start: Tensor | None = None) -> Fired:
-    """Spikes of neurons that receive ``current`` (steps, …).
-
-    Backward: through time, with the rule in force (by default ``rule``) at h/threshold − 1 for the step and, unless
-    ``how.attached``, the reset held constant. Source: Neftci et al. 2019; rules of whole trains: :class:`WindowRule`.
+    Backward: through time, with the rule in force (by default ``rule``) at h/threshold − 1 for the step. The membrane
+    is 0 before the first step. Source: Neftci et al. 2019.
 
     Args:
-        start: what an earlier window left, shape of a step; None is a membrane at rest.
+        current: input (steps, …), floating point.
+        leak: factor on the membrane from step to step, in (0, 1].
+        threshold: positive.
+        reset: "soft" subtracts the threshold, "hard" sets the membrane to 0.
+        rule: of single potentials or of whole spike trains.
+        delay: emit from the potential before this step's current; the first step is silent.
+        strict: fire above the threshold only, not at it.
+        attached: differentiate the reset, too. A rule of whole spike trains holds it constant in any case.
     """
-    begun = torch.zeros_like(current[0]) if start is None else start
-    spikes, left = _Neurons.apply(current, begun, how, in_force(rule))
-    return Fired(spikes, left)
+    return neurons_from(None, current, leak, threshold, reset, rule, delay=delay, strict=strict, attached=attached)[0]
+
+
+def neurons_from(
+    state: Tensor | None,
+    current: Tensor,
+    leak: float,
+    threshold: float,
+    reset: Reset,
+    rule: Rule,
+    *,
+    delay: bool = False,
+    strict: bool = False,
+    attached: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`neurons`, from the state that earlier steps left: spikes (steps, …) and the new state (…).
+
+    Raises:
+        UsageError: the rule in force is one of whole spike trains, and these steps are a part of one.
+    """
+    rule = in_force(rule)
+    if state is not None and isinstance(rule, WindowRule):
+        raise UsageError(
+            f"The rule {part_name(type(rule))} needs all steps of a spike train at once, and these are its steps after "
+            "the first part. Run all steps in one part, or take a rule of single potentials, such as Triangle(0.5)."
+        )
+    how = _Dynamics(float(leak), float(threshold), reset, delay, strict, attached)
+    flat = None if state is None else state.reshape(-1)
+    spikes, end = _Neurons.apply(current.reshape(len(current), -1), flat, how, rule)
+    return spikes.reshape(current.shape), end.reshape(current.shape[1:])
