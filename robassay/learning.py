@@ -48,7 +48,7 @@ def learn(
     total = net.passes * len(images.y)
     for number in range(len(state["accuracy"]), net.passes):
         begun = number * len(images.y)
-        net.present(model, images, number, rng.child("pass", number), _shifted(progress, begun, total))
+        net.present(model, images, number, rng.child("pass", number), _shifted(progress, begun, len(images.y), total))
         decides = net.decides(number)
         accuracy = accuracy_of(model, val, None, rng.child("val", number), "cpu") if decides else -1.0
         state["accuracy"].append(accuracy if decides else float("nan"))
@@ -63,9 +63,9 @@ def learn(
     }
 
 
-def _shifted(progress: Told, begun: int, total: int) -> Told:
-    """One pass's progress as that of all."""
-    return lambda done, _: progress(begun + done, total)
+def _shifted(progress: Told, begun: int, images: int, total: int) -> Told:
+    """One pass's progress as that of all; a pass may present some of the images only."""
+    return lambda done, of: progress(begun + done * images // max(of, 1), total)
 
 
 def _load(folder: Path, model: Classifier) -> dict[str, Any]:
