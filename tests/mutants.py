@@ -4,7 +4,7 @@
 
 Every mutation names the tests that must fail under it. They have to pass on the unchanged copy first; a mutation that
 they do not notice survives, and the exit status is then 1. Sections §1 to §7.4 are those of the specification of
-stochastic networks and defences, "attacks" is the gradient and query attacks.
+stochastic networks and defences, "attacks" is the gradient and query attacks, "spikes" the networks of spikes.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Mutant(NamedTuple):
 _BSN, _OPS, _A2SNN, _L2P = "nets/bsn.py", "nets/ops.py", "defences/a2snn.py", "defences/l2p.py"
 _RS, _MAGNET, _BNN = "defences/random_spiking.py", "defences/magnet.py", "defences/adv_bnn.py"
 _PNI, _RSE, _GRADIENT = "defences/pni.py", "defences/rse.py", "attacks/gradient.py"
+_NEURONS, _LATENCY, _PLASTICITY = "nets/neurons.py", "nets/latency.py", "nets/plasticity.py"
 _OWN_NORM = "layers += [nn.BatchNorm2d(after), nn.ReLU()]\n            before"
 
 # fmt: off
@@ -165,6 +166,25 @@ MUTANTS = [Mutant(*row) for row in (
     ("attacks", "attacks/square.py", "self.queries, self.recheck, rng)", "self.queries - 1, self.recheck, rng)",
      "square", "every_query_is_counted"),
     ("attacks", "attacks/accept.py", ">= min(self.k, len(logits))", ">= 1", "cw", "lucky_draw"),
+    # Spiking neurons: the reset, the delay, the leak of the gradient, the threshold.
+    ("spikes", _NEURONS, "return self.threshold / self.leak if self.delay else self.threshold", "return self.threshold",
+     "neurons", "plain_loop"),
+    ("spikes", _NEURONS, "torch.addcmul(h, h, fired, value=-1, out=v)", "torch.sub(h, fired, out=v)", "neurons",
+     "plain_loop"),
+    ("spikes", _NEURONS, "torch.gt(h, self.threshold, out=out) if self.strict else", "", "neurons", "only_above_it"),
+    ("spikes", _NEURONS, "leak = 1.0 if window else how.leak", "leak = how.leak", "neurons", "window_rule_in_training"),
+    ("spikes", _NEURONS, "direct = direct - carried", "direct = direct + carried", "neurons", "plain_loop"),
+    # STDP: ranks, the divisor of filters, competition, what strengthens, what rewards.
+    ("spikes", _LATENCY, "kernel / kernel.max()", "kernel / kernel.abs().max()", "stdp", "published_values"),
+    ("spikes", _LATENCY, "descending=True, stable=True)", "descending=False, stable=True)", "stdp", "share_the_steps"),
+    ("spikes", _LATENCY, "torch.where(flat > 0, found, STEPS)", "found", "stdp", "few_or_no"),
+    ("spikes", _PLASTICITY, "(best > how.threshold) & ~spent", "best > how.threshold", "stdp", "naive_competition"),
+    ("spikes", _PLASTICITY, "        taken.add(m)\n", "", "stdp", "naive_competition"),
+    ("spikes", _PLASTICITY, "t <= winner.step", "t < winner.step", "stdp", "by_hand"),
+    ("spikes", _PLASTICITY, "(PUNISHMENT, factors[1])", "(REWARD, factors[1])", "stdp", "lowers_the_wrong_map"),
+    ("spikes", _PLASTICITY, "[wrong / ADAPT, right / ADAPT]", "[right / ADAPT, wrong / ADAPT]", "stdp", "shrink"),
+    ("spikes", "nets/stdp.py", "return -self.draw(self.prefix(x))", "return -1 - self.draw(self.prefix(x))", "stdp",
+     "few_or_no"),
 )]
 # fmt: on
 
