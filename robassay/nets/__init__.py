@@ -1,5 +1,33 @@
 """Networks; importing this package registers them all."""
 
-from robassay.nets import bnn, bsn, cnn, cw_mnist, lenet, lif, mlp, resnet, stdp, vgg, wrn
+from robassay.nets import (
+    bnn,
+    bsn,
+    cnn,
+    cw_mnist,
+    lenet,
+    lif,
+    mlp,
+    published,
+    resnet,
+    spiking,
+    stdp,
+    vgg,
+    wrn,
+)
 
-__all__ = ["bnn", "bsn", "cnn", "cw_mnist", "lenet", "lif", "mlp", "resnet", "stdp", "vgg", "wrn"]
+__all__ = [
+    "bnn",
+    "bsn",
+    "cnn",
+    "cw_mnist",
+    "lenet",
+    "lif",
+    "mlp",
+    "published",
+    "resnet",
+    "spiking",
+    "stdp",
+    "vgg",
+    "wrn",
+]
