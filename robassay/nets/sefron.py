@@ -17,6 +17,7 @@ from robassay.nets.ops import ONE_HALF, spike
 from robassay.nets.spike_times import (
     RANK,
     SILENT,
+    SLOTS,
     STEPS,
     contribution,
     encode,
@@ -33,6 +34,9 @@ IDEAL = 200
 """Step at which a class's first sample makes it fire, and by which every later one should."""
 MARGIN = 5
 """Steps that wrong classes should fire later than the right one."""
+
+EVERY = torch.arange(SLOTS)
+"""All times that an input can spike at."""
 
 Form = Literal["latch", "crossing", "margin"]
 Tie = Literal["lowest", "interpolate"]
@@ -152,9 +156,11 @@ class SefronClassifier(Classifier):
         Raises:
             RobassayError: a sample has no spike before step 200.
         """
-        share = contribution(times, IDEAL)
-        self.state.copy_(share[..., None] * self.factor[times])
-        self.threshold.copy_(torch.stack([reach(u, t, IDEAL) for u, t in zip(share, times, strict=True)]))
+        for c, one in enumerate(times):
+            counts = one.bincount(minlength=SLOTS)
+            share = contribution(EVERY, IDEAL, counts)
+            self.threshold[c] = reach(share, EVERY, IDEAL, counts)
+            self.state[c] = (share[:, None] * self.factor)[one]
 
     def learn(self, times: Tensor, label: int) -> Tensor | None:
         """One sample with spike times (N,): the firing times that were aimed at, (classes,), or None if none was.
@@ -167,13 +173,15 @@ class SefronClassifier(Classifier):
         moved = (wanted != fired).nonzero().flatten().tolist()
         if not moved:
             return None
-        rows = self.factor[times]
+        # Inputs that spike together have equal shares: they are worked out once per time, not once per input.
+        counts = times.bincount(minlength=SLOTS)
         for c in moved:
             # Steps are counted from 1 in the source's plasticity, and from 0 in its potentials.
             now, then = int(fired[c]) + 1, int(wanted[c]) + 1
-            share = contribution(times, then)
-            height = 1 / reach(share, times, then) - 1 / reach(contribution(times, now), times, now)
-            self.state[c].addcmul_((self.net.rate * self.threshold[c] * height * share)[:, None], rows)
+            share, old = contribution(EVERY, then, counts), contribution(EVERY, now, counts)
+            height = 1 / reach(share, EVERY, then, counts) - 1 / reach(old, EVERY, now, counts)
+            step = self.net.rate * self.threshold[c] * height * share
+            self.state[c] += (step[:, None] * self.factor)[times]
         return wanted
 
     def draw(self, h: Tensor) -> Tensor:

@@ -55,19 +55,24 @@ def response(steps: Tensor) -> Tensor:
     return s * (1 - s).exp()
 
 
-def contribution(times: Tensor, post: Tensor | int) -> Tensor:
+def contribution(times: Tensor, post: Tensor | int, counts: Tensor | float = 1.0) -> Tensor:
     """Each input's share U in a spike at ``post``, by normalised plasticity: float64, shape of ``times`` (…, N).
 
     With r = post − t and k = exp(−|r|/160): k over the sum of k where r > 0, −k over its sum where r < 0, 0 at r = 0.
+
+    Args:
+        times: spike times.
+        post: step of the output spike.
+        counts: how many inputs spike at each of ``times``; the sums run over all of them.
     """
     lead = (post - times).double()
     strength = (-lead.abs() / PLASTICITY).exp()
     before, after = strength * (lead > 0), strength * (lead < 0)
-    return _share(before) - _share(after)
+    return _share(before, counts) - _share(after, counts)
 
 
-def _share(strength: Tensor) -> Tensor:
-    total = strength.sum(-1, keepdim=True)
+def _share(strength: Tensor, counts: Tensor | float) -> Tensor:
+    total = (strength * counts).sum(-1, keepdim=True)
     return strength / torch.where(total > 0, total, 1.0)  # an empty side has no share
 
 
@@ -159,13 +164,17 @@ def firing_times(values: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(fired.any(-1), first, SILENT)
 
 
-def reach(share: Tensor, times: Tensor, post: int) -> Tensor:
+def reach(share: Tensor, times: Tensor, post: int, counts: Tensor | float = 1.0) -> Tensor:
     """The potential at ``post`` of weights ``share`` (N,) for spikes at ``times`` (N,): a scalar, positive.
+
+    Args:
+        share, times, counts: as in :func:`contribution`.
+        post: a step.
 
     Raises:
         RobassayError: no input spikes before.
     """
-    reached = (share * response(post - times)).sum()
+    reached = (share * response(post - times) * counts).sum()
     if not 0 < float(reached) < math.inf:
         raise RobassayError(
             f"the potential before step {post} is {float(reached)}: no input spikes early enough, so no weights make a "
