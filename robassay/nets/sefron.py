@@ -170,18 +170,18 @@ class SefronClassifier(Classifier):
         """
         fired = firing_times(potential(times[None].double(), self.state, self.factor), self.threshold)[0]
         wanted = wanted_times(fired, label)
-        moved = (wanted != fired).nonzero().flatten().tolist()
-        if not moved:
+        moved = (wanted != fired).nonzero().flatten()
+        if not len(moved):
             return None
         # Inputs that spike together have equal shares: they are worked out once per time, not once per input.
         counts = times.bincount(minlength=SLOTS)
-        for c in moved:
-            # Steps are counted from 1 in the source's plasticity, and from 0 in its potentials.
-            now, then = int(fired[c]) + 1, int(wanted[c]) + 1
-            share, old = contribution(EVERY, then, counts), contribution(EVERY, now, counts)
-            height = 1 / reach(share, EVERY, then, counts) - 1 / reach(old, EVERY, now, counts)
-            step = self.net.rate * self.threshold[c] * height * share
-            self.state[c] += (step[:, None] * self.factor)[times]
+        # Steps are counted from 1 in the source's plasticity, and from 0 in its potentials.
+        now, then = fired[moved][:, None] + 1, wanted[moved][:, None] + 1
+        share, old = contribution(EVERY, then, counts), contribution(EVERY, now, counts)
+        height = 1 / reach(share, EVERY, then, counts) - 1 / reach(old, EVERY, now, counts)
+        step = (self.net.rate * self.threshold[moved] * height)[:, None] * share
+        for c, one in zip(moved.tolist(), step, strict=True):
+            self.state[c] += (one[:, None] * self.factor)[times]
         return wanted
 
     def draw(self, h: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ is a comparison, which rounding must not decide, and one image at a time the nar
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -62,7 +61,7 @@ def contribution(times: Tensor, post: Tensor | int, counts: Tensor | float = 1.0
 
     Args:
         times: spike times.
-        post: step of the output spike.
+        post: step of the output spike; a tensor (…, 1) for several.
         counts: how many inputs spike at each of ``times``; the sums run over all of them.
     """
     lead = (post - times).double()
@@ -164,20 +163,18 @@ def firing_times(values: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(fired.any(-1), first, SILENT)
 
 
-def reach(share: Tensor, times: Tensor, post: int, counts: Tensor | float = 1.0) -> Tensor:
-    """The potential at ``post`` of weights ``share`` (N,) for spikes at ``times`` (N,): a scalar, positive.
+def reach(share: Tensor, times: Tensor, post: Tensor | int, counts: Tensor | float = 1.0) -> Tensor:
+    """The potential at ``post`` of weights ``share`` (…, N) for spikes at ``times``: float64 (…), positive.
 
-    Args:
-        share, times, counts: as in :func:`contribution`.
-        post: a step.
+    The arguments are those of :func:`contribution`.
 
     Raises:
         RobassayError: no input spikes before.
     """
-    reached = (share * response(post - times) * counts).sum()
-    if not 0 < float(reached) < math.inf:
+    reached = (share * response(post - times) * counts).sum(-1)
+    if not bool(((reached > 0) & reached.isfinite()).all()):
         raise RobassayError(
-            f"the potential before step {post} is {float(reached)}: no input spikes early enough, so no weights make a "
-            "neuron fire there. Give features in [0,1]."
+            "no input spikes early enough, so no weights make a neuron fire at the wanted step: the potential there is "
+            f"{reached.tolist()}. Give features in [0,1]."
         )
     return reached
