@@ -36,7 +36,7 @@ class Prototypes(Classifier):
         return h.flatten(1) @ torch.nn.functional.normalize(self.patterns).T
 
 
-@part
+@part(source="Hebb 1949")
 class Hebb(Learner):
     """Patterns move towards images of their class; the rate halves from pass to pass and lives in a buffer."""
 
