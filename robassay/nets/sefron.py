@@ -180,8 +180,9 @@ class SefronClassifier(Classifier):
         share, old = contribution(EVERY, then, counts), contribution(EVERY, now, counts)
         height = 1 / reach(share, EVERY, then, counts) - 1 / reach(old, EVERY, now, counts)
         step = (self.net.rate * self.threshold[moved] * height)[:, None] * share
-        for c, one in zip(moved.tolist(), step, strict=True):
-            self.state[c] += (one[:, None] * self.factor)[times]
+        rows = self.factor[times]
+        for c, one in zip(moved.tolist(), step[:, times], strict=True):
+            self.state[c].addcmul_(one[:, None], rows)
         return wanted
 
     def draw(self, h: Tensor) -> Tensor:
