@@ -90,6 +90,11 @@ class StraightThrough(BackwardRule):
 _chosen: ContextVar[BackwardRule | None] = ContextVar("robassay_backward_rule", default=None)
 
 
+def chosen() -> BackwardRule | None:
+    """The rule that an attacker chose for this forward pass; None when the network's own is in force."""
+    return _chosen.get()
+
+
 def in_force(trained_with: BackwardRule) -> BackwardRule:
     """The rule to use in this forward pass. Read it in forward: autograd's threads do not see the context."""
     return _chosen.get() or trained_with
