@@ -20,7 +20,7 @@ class Activation(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, current: Tensor) -> Tensor:
-        """Activity, any shape; a constant current of an integrate-and-fire neuron gives the rate clip(current, 0, 1)."""
+        """Activity, any shape. The rate of an integrate-and-fire neuron would be clip(current, 0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def stand_in() -> Activation | None:
 
 
 @contextmanager
-def standing_in(activation: Activation) -> Iterator[None]:
-    """Every forward pass inside is that of the analogue twin."""
+def standing_in(activation: Activation | None) -> Iterator[None]:
+    """Every forward pass inside is that of the analogue twin; with None, of the network itself."""
     token = _standing.set(activation)
     try:
         yield

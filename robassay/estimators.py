@@ -17,7 +17,7 @@ from robassay.classifier import Classifier
 from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream
-from robassay.rules import BackwardRule, StraightThrough, acting
+from robassay.rules import Rule, StraightThrough, acting
 from robassay.threat import GoalLoss, Loss, per_example
 
 
@@ -142,9 +142,13 @@ def _drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
 
 @part(source="Athalye et al. 2018 (BPDA); Neftci et al. 2019 (surrogate gradients)")
 class Ruled(Estimator):
-    """``inner`` with every spike, sign and Bernoulli unit differentiated by ``rule``, whatever it was trained with."""
+    """``inner`` with every spike, sign and Bernoulli unit differentiated by ``rule``, whatever it was trained with.
 
-    rule: BackwardRule = StraightThrough()
+    Raises (when used):
+        UsageError: ``rule`` is one of whole spike trains, and the classifier has units without time steps.
+    """
+
+    rule: Rule = StraightThrough()
     inner: Estimator = Backprop()
 
     @property

@@ -2,19 +2,24 @@
 
 The forward pass of a spike, a sign or a Bernoulli unit is fixed. Its backward pass is the rule *in force* when the
 forward pass runs: the rule the network was trained with, unless an attacker chose another one for this pass.
+
+A :class:`BackwardRule` looks at one potential at a time. A :class:`WindowRule` looks at a neuron's whole spike train,
+so only neurons that have a time axis can follow it.
 """
 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from robassay.registry import part
+from robassay.errors import UsageError
+from robassay.registry import part, part_name
 
 
 class BackwardRule(abc.ABC):
@@ -87,22 +92,108 @@ class StraightThrough(BackwardRule):
         return u.new_ones(u.shape)
 
 
-_chosen: ContextVar[BackwardRule | None] = ContextVar("robassay_backward_rule", default=None)
+class SpikeTrain(NamedTuple):
+    """What a neuron did in all its steps, for a :class:`WindowRule`."""
+
+    spikes: Tensor
+    """0 and 1, (steps, …)."""
+    current: Tensor
+    """Mean input per step (…), in units of the threshold."""
+    leak: float
+    """Factor on the membrane from step to step."""
 
 
-def chosen() -> BackwardRule | None:
-    """The rule that an attacker chose for this forward pass; None when the network's own is in force."""
-    return _chosen.get()
+class WindowRule(abc.ABC):
+    """Pseudo-derivative of a whole spike train: one factor per neuron, the same at all its steps.
+
+    Attributes:
+        history: whether the gradient also goes back through the membrane, with its leak taken for 1; otherwise a
+            spike's gradient reaches the current of its own step alone.
+    """
+
+    kind: ClassVar[str] = "rules"
+    history: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def __call__(self, train: SpikeTrain) -> Tensor:
+        """Factor per neuron (…), in units of the threshold."""
 
 
-def in_force(trained_with: BackwardRule) -> BackwardRule:
+@part(source="Ding et al. 2022 (backward pass through rate)")
+class BPTR(WindowRule):
+    """1 for a neuron that fired at all, else 0."""
+
+    def __call__(self, train: SpikeTrain) -> Tensor:
+        return (train.spikes.sum(0) > 0).to(train.current.dtype)
+
+
+@part(source="Bu et al. 2023 (rate gradient approximation)")
+class RGA(WindowRule):
+    """Slope of the rate over the mean input x, in units of the threshold, of a leaky neuron with hard reset.
+
+    With leak L: ``slope`` for 0 ≤ x < 1 − L, where it is silent; (1 − slope · (1 − L)) / (1 + L) for 1 − L ≤ x ≤ 2;
+    else 0. The two straight pieces reach a rate of 1 at x = 2.
+    """
+
+    slope: float = 0.2
+
+    def __call__(self, train: SpikeTrain) -> Tensor:
+        x, onset = train.current, 1 - train.leak
+        firing = (1 - self.slope * onset) / (1 + train.leak)
+        silent = ((x >= 0) & (x < onset)).to(x.dtype) * self.slope
+        return silent + ((x >= onset) & (x <= 2)).to(x.dtype) * firing
+
+
+@part(source="Lee et al. 2020; Sharmin et al. 2019, eqs 9 and 10")
+class LeakyTrace(WindowRule):
+    """1[a > 0.001] + ln(leak) · a / N of the leaky trace a of N spikes at the end: spike-based back-propagation.
+
+    a(t) = leak · a(t − 1) + s(t). The second term is the derivative of the trace, whose time constant is −1 / ln(leak).
+    """
+
+    history: ClassVar[bool] = True
+
+    def __call__(self, train: SpikeTrain) -> Tensor:
+        trace = train.spikes[0].clone()
+        for spikes in train.spikes[1:]:
+            trace.mul_(train.leak).add_(spikes)
+        count = train.spikes.sum(0).clamp_min(1)
+        return (trace > 1e-3).to(trace.dtype) + math.log(train.leak) * trace / count
+
+
+Rule = BackwardRule | WindowRule
+
+_chosen: ContextVar[Rule | None] = ContextVar("robassay_backward_rule", default=None)
+
+
+def in_force(trained_with: Rule) -> Rule:
     """The rule to use in this forward pass. Read it in forward: autograd's threads do not see the context."""
     return _chosen.get() or trained_with
 
 
+def in_force_pointwise(trained_with: BackwardRule) -> BackwardRule:
+    """The rule to use in this forward pass, for a unit without a time axis.
+
+    Raises:
+        UsageError: it is a rule of whole spike trains.
+    """
+    rule = in_force(trained_with)
+    if isinstance(rule, WindowRule):
+        raise UsageError(
+            f"The rule {part_name(type(rule))} looks at a whole spike train, and this net has units without time steps "
+            "(a step, a sign or a coin). Write a rule of single potentials, such as Triangle(0.5) or StraightThrough()."
+        )
+    return rule
+
+
+def chosen() -> Rule | None:
+    """The rule that an attacker chose; None where every unit follows the rule it was trained with."""
+    return _chosen.get()
+
+
 @contextmanager
-def acting(rule: BackwardRule) -> Iterator[None]:
-    """Every forward pass inside uses ``rule``, whatever the network was trained with."""
+def acting(rule: Rule | None) -> Iterator[None]:
+    """Every forward pass inside uses ``rule``, whatever the network was trained with; with None, just that."""
     token = _chosen.set(rule)
     try:
         yield

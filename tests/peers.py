@@ -17,9 +17,7 @@ def layer(framework: str, leak: float = 0.5, threshold: float = 1.0, reset: str 
         import snntorch
 
         how = {"hard": "zero", "soft": "subtract"}[reset]
-        return snntorch.Leaky(
-            beta=leak, threshold=threshold, reset_mechanism=how, reset_delay=False, init_hidden=True
-        )
+        return snntorch.Leaky(beta=leak, threshold=threshold, reset_mechanism=how, reset_delay=False, init_hidden=True)
     if framework == "spikingjelly":
         from spikingjelly.activation_based import neuron
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robassay.nets.lif import neurons
+from robassay.nets.neurons import neurons
 from robassay.rules import Atan
 
 

@@ -15,8 +15,9 @@ from robassay.errors import UsageError
 from robassay.nets.bsn import BSN
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.lenet import LeNetPP
-from robassay.nets.lif import LIF, Reset, neurons
+from robassay.nets.lif import LIF
 from robassay.nets.mlp import MLP
+from robassay.nets.neurons import Reset, neurons
 from robassay.nets.ops import bernoulli, hard_sigmoid, poisson, sign, spike
 from robassay.registry import named
 from robassay.rng import Stream

@@ -1,9 +1,9 @@
 """Networks of snnTorch, SpikingJelly and Norse; each framework is imported only when it is asked for."""
 
-from robassay.adapters.wrap import adapt, recognised
-from robassay.adapters.adapted import Adapted, Shares
-from robassay.adapters.encoders import Direct, Encoder, Latency, Poisson
+from robassay.adapters.adapted import Adapted
 from robassay.adapters.readouts import FirstSpike, Membrane, Rate, Readout
+from robassay.adapters.wrap import adapt, recognised
+from robassay.nets.encoders import Direct, Encoder, Latency, Poisson
 
 __all__ = [
     "Adapted",
@@ -15,7 +15,6 @@ __all__ = [
     "Poisson",
     "Rate",
     "Readout",
-    "Shares",
     "adapt",
     "recognised",
 ]

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from robassay.adapters.encoders import Direct, Encoder, Poisson
 from robassay.adapters.framework import Framework, Layout
-from robassay.adapters.readouts import Readout
+from robassay.adapters.readouts import Membrane, Readout
 from robassay.analogue import Activation, stand_in
 from robassay.classifier import CannotQuiet, Classifier
 from robassay.errors import UsageError
+from robassay.nets.encoders import Direct, Encoder
+from robassay.nets.readouts import Undecided, undecided
 from robassay.rng import Stream
-from robassay.rules import BackwardRule, chosen
-
-
-class Shares(NamedTuple):
-    """What :meth:`Adapted.shares` found, both in [0,1]."""
-
-    silent: float
-    """Images for which no output fires, or every output stays 0."""
-    tied: float
-    """Images whose two largest logits are equal."""
+from robassay.rules import chosen
 
 
 @final
@@ -64,13 +56,13 @@ class Adapted(Classifier):
         self.unruled: tuple[str, ...] = ()
 
     def draw(self, h: Tensor) -> Tensor:
-        return self._logits(h, self.encoder)
+        return self._logits(h)
 
     def quiet(self, h: Tensor) -> Tensor:
         """Poisson spikes replaced by their rates as a constant current. A network that is random itself has no off."""
         if self.random:
             raise CannotQuiet("The network is random itself, not only its encoder.")
-        return self._logits(h, self._mean_encoder())
+        return self._logits(h, quiet=True)
 
     def lasting(self, steps: int) -> Adapted:
         """The same network, weights shared, that runs for ``steps`` time steps.
@@ -88,15 +80,12 @@ class Adapted(Classifier):
         return other
 
     @torch.no_grad()
-    def shares(self, x: Tensor, rng: Stream | None = None) -> Shares:
-        """How many images (B, C, H, W) leave the output silent, and how many tie. More than 1 % make a rate or latency
+    def shares(self, x: Tensor, rng: Stream | None = None) -> Undecided:
+        """How many images (B, C, H, W) leave every output at 0, and how many tie. More than 1 % make a rate or latency
         readout coarse: audit the membrane readout, too."""
         with (rng or Stream(("shares",))).active():
-            outputs, membrane = self.sequence(x, self.encoder)
-        logits = outputs if outputs.dim() == 2 else self.readout(outputs, membrane)
-        top = logits.topk(2, -1).values
-        silent = (outputs == 0).all(-1) if outputs.dim() == 2 else (outputs == 0).all(-1).all(0)
-        return Shares(silent.float().mean().item(), (top[:, 0] == top[:, 1]).float().mean().item())
+            outputs, membrane = self.sequence(self.pixels(x), self.encoder)
+        return undecided(outputs.unsqueeze(0) if outputs.dim() == 2 else outputs, self._read(outputs, membrane))
 
     def describe(self) -> dict[str, Any]:
         """What a report says: framework and version, time, encoder, readout and every layer of neurons."""
@@ -127,39 +116,47 @@ class Adapted(Classifier):
 
     # ------------------------------------------------------------------------------------------------------- passes
 
-    def _mean_encoder(self) -> Encoder:
-        return Direct() if isinstance(self.encoder, Poisson) else self.encoder
-
-    def _logits(self, x: Tensor, encoder: Encoder) -> Tensor:
+    def _logits(self, h: Tensor, quiet: bool = False) -> Tensor:
         activation, rule = stand_in(), chosen()
         if activation is not None:
-            return self._analogue(x, activation)
+            return self._analogue(h, activation)
         if rule is None:
-            return self._plain(x, encoder)
+            return self.plain(h, quiet)
         if self.unruled:
             raise UsageError(
                 f"a rule cannot be chosen for this network: the spikes of {', '.join(self.unruled[:3])} come from code "
                 "that ignores the surrogate. Attack it with Backprop(), Twin() or Differences()."
             )
-        return self._ruled(x, encoder, rule)
+        potential = self.output if isinstance(self.readout, Membrane) else None
+        with self.framework.ruled(self.module, rule, set(), potential):
+            return self.plain(h, quiet)
 
-    def _plain(self, x: Tensor, encoder: Encoder) -> Tensor:
-        outputs, membrane = self.sequence(x, encoder)
-        return outputs if outputs.dim() == 2 else self.readout(outputs, membrane)
-
-    def _ruled(self, x: Tensor, encoder: Encoder, rule: BackwardRule) -> Tensor:
-        with self.framework.ruled(self.module, rule, set()):
-            return self._plain(x, encoder)
+    def plain(self, x: Tensor, quiet: bool = False) -> Tensor:
+        """Logits of one pass as the framework has it, whatever rule is in force."""
+        return self._read(*self._sequence(x, quiet))
 
     def _analogue(self, x: Tensor, activation: Activation) -> Tensor:
         with self.framework.analogue(self.module, activation, self.output):
-            outputs, membrane = self.sequence(x, self._mean_encoder())
+            outputs, membrane = self._sequence(x, quiet=True)
         # What the twin's last layer shows is a current already, the same at every step but for integrators.
         return outputs if outputs.dim() == 2 else (outputs if membrane is None else membrane).mean(0)
 
+    def _read(self, outputs: Tensor, membrane: Tensor | None) -> Tensor:
+        return outputs if outputs.dim() == 2 else self.readout(outputs, membrane)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Normalised images."""
+        return (x - _constants(self.mean, x)) / _constants(self.std, x)
+
+    def _sequence(self, x: Tensor, quiet: bool) -> tuple[Tensor, Tensor | None]:
+        pixels, encoder = self.pixels(x), self.encoder
+        if quiet and encoder.stochastic:
+            pixels, encoder = encoder.mean(pixels), Direct()
+        return self.sequence(pixels, encoder)
+
     def sequence(self, x: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor | None]:
-        """Outputs and membrane (steps, B, classes) of one pass; logits (B, classes) where the network returns them."""
-        x = (x - _constants(self.mean, x)) / _constants(self.std, x)
+        """Outputs and membrane (steps, B, classes) of one pass over normalised images; logits (B, classes) where the
+        network returns them."""
         self.framework.reset(self.module)
         try:
             if self.steps is None:

@@ -6,17 +6,19 @@ import abc
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from robassay.analogue import Activation
 from robassay.errors import UsageError
 from robassay.nets.ops import spike
-from robassay.rules import BackwardRule
+from robassay.registry import part_name
+from robassay.rules import BackwardRule, Rule, SpikeTrain, WindowRule
 
 Layout = Literal["step", "time-first", "batch-first", "images"]
 """What a network takes in one call: one step (B, …), a sequence (T, B, …) or (B, T, …), or the images themselves."""
@@ -40,6 +42,17 @@ class Neuron:
             f"{self.name}: {self.type}, leak {self.leak}, fires {self.fires} {self.threshold}, reset {self.reset}, "
             f"surrogate {self.surrogate}"
         )
+
+
+class Constants(NamedTuple):
+    """Numbers of one layer of neurons."""
+
+    threshold: Any
+    """A number, or a tensor that broadcasts over the neurons."""
+    gain: Any
+    """Factor on the input before it reaches the membrane."""
+    leak: float
+    """Mean factor on the membrane from step to step."""
 
 
 class Shown(NamedTuple):
@@ -87,33 +100,117 @@ class Framework(abc.ABC):
         """What a report says of a layer."""
 
     @abc.abstractmethod
-    def ruled(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Any:
-        """A context in which every layer's spike is differentiated by ``rule``; ``called`` collects who has fired."""
+    def constants(self, neuron: nn.Module) -> Constants:
+        """A layer's numbers, for what replaces its backward pass."""
 
     @abc.abstractmethod
-    def stood_in(self, neuron: nn.Module, act: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-        """A ``forward`` for ``neuron`` that returns ``act`` of its current in the neuron's own form."""
+    def form(self, neuron: nn.Module, activity: Tensor, current: Tensor) -> Any:
+        """``activity`` as the layer would return it, ``current`` in place of its potential."""
 
-    @contextmanager
-    def analogue(self, module: nn.Module, activation: Activation, output: str | None) -> Iterator[None]:
+    @abc.abstractmethod
+    def pointwise(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> AbstractContextManager[None]:
+        """As :meth:`ruled`, for a rule of single potentials."""
+
+    def ruled(
+        self, module: nn.Module, rule: Rule, called: set[str], potential: str | None = None
+    ) -> AbstractContextManager[None]:
+        """A context in which every layer's spike is differentiated by ``rule``.
+
+        Args:
+            called: collects the layers that have fired so.
+            potential: the layer whose potential is read out; a rule of whole spike trains leaves it alone.
+
+        Raises:
+            UsageError: a rule that follows the membranes' history, which are the framework's own.
+        """
+        if not isinstance(rule, WindowRule):
+            return self.pointwise(module, rule, called)
+        if rule.history:
+            raise UsageError(
+                f"the rule {part_name(type(rule))} goes back through the membranes, which are {self.name}'s own here. "
+                "Take BPTR(), RGA(), or a rule of single potentials such as Triangle(0.5)."
+            )
+        kept = {n: m for n, m in self.neurons(module).items() if n != potential}
+        return _replaced({m: _windowed(self, n, m, rule, called) for n, m in kept.items()})
+
+    def analogue(self, module: nn.Module, activation: Activation, output: str | None) -> AbstractContextManager[None]:
         """A context in which ``activation`` replaces every layer, and the layer ``output`` shows its plain current."""
-        layers = self.neurons(module)
-        for name, neuron in layers.items():
-            act: Callable[[Tensor], Tensor] = _plain if name == output else activation
-            neuron.__dict__["forward"] = self.stood_in(neuron, act)
-        try:
-            yield
-        finally:
-            for neuron in layers.values():
-                neuron.__dict__.pop("forward", None)
+        layers = self.neurons(module).items()
+        return _replaced({m: _standing(self, m, _plain if n == output else activation) for n, m in layers})
+
+
+Forward = Callable[..., Any]
+
+
+@contextmanager
+def _replaced(forwards: dict[nn.Module, Forward]) -> Iterator[None]:
+    for neuron, forward in forwards.items():
+        neuron.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for neuron in forwards:
+            neuron.__dict__.pop("forward", None)
+
+
+def _standing(frame: Framework, neuron: nn.Module, act: Callable[[Tensor], Tensor]) -> Forward:
+    def forward(current: Tensor, *state: Any) -> Any:
+        threshold, gain, _ = frame.constants(neuron)
+        return frame.form(neuron, act(current * gain / threshold), current)
+
+    return forward
 
 
 def _plain(current: Tensor) -> Tensor:
     return current
 
 
+def _windowed(frame: Framework, name: str, neuron: nn.Module, rule: WindowRule, called: set[str]) -> Forward:
+    """The layer's own forward pass; on the way back one factor per neuron, from all of its steps in this pass."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(current: Tensor, *state: Any) -> Any:
+        called.add(name)
+        with torch.no_grad():
+            output = type(neuron).forward(neuron, current.detach(), *state)
+        spikes = _Windowed.apply(current, shown(output), seen, rule, frame.constants(neuron), _sequence(neuron))
+        return (spikes, *output[1:]) if isinstance(output, tuple) else spikes
+
+    return forward
+
+
+def _sequence(neuron: Any) -> bool:
+    """Whether one call of a layer is a whole sequence."""
+    own = type(neuron).__mro__
+    return getattr(neuron, "step_mode", "s") == "m" or any(c.__name__ in ("SNN", "LeakyParallel") for c in own)
+
+
+class _Windowed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        spikes: Tensor,
+        seen: list[tuple[Tensor, Tensor]],
+        rule: WindowRule,
+        constants: Constants,
+        sequence: bool,
+    ) -> Tensor:
+        seen.append((spikes, current) if sequence else (spikes.unsqueeze(0), current.unsqueeze(0)))
+        ctx.held = seen, rule, constants
+        return spikes.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        seen, rule, (threshold, gain, leak) = ctx.held
+        spikes, currents = (torch.cat(each) for each in zip(*seen, strict=True))
+        factor = rule(SpikeTrain(spikes, currents.mean(0) * gain / threshold, leak))
+        return grads[0] * factor * gain / threshold, None, None, None, None, None
+
+
 def stepped(x: Tensor, threshold: Tensor | float, rule: BackwardRule, at: bool) -> Tensor:
-    """1 where ``x`` = potential − threshold is positive, or 0 with ``at``; differentiated by ``rule`` at x/threshold."""
+    """1 where ``x`` = potential − threshold is positive (``at``: or 0); differentiated by ``rule`` at x/threshold."""
     scale = threshold.detach().abs().clamp_min(1e-12) if isinstance(threshold, Tensor) else max(abs(threshold), 1e-12)
     fired = spike(x / scale, rule)
     return fired + (x == 0).to(fired.dtype) if at else fired
@@ -140,7 +237,7 @@ def named(name: str) -> Framework:
         importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f"framework='{name}' cannot be imported ({error}). Install it where robassay is installed: pip install {name}"
+            f"framework='{name}' cannot be imported ({error}). Install it beside robassay: pip install {name}"
         ) from error
     made: Framework = getattr(importlib.import_module(f"robassay.adapters.{name}"), modules[name])()
     return made

@@ -16,7 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from robassay.adapters.framework import Framework, Layout, Neuron, Shown, number, shown, stepped
+from robassay.adapters.framework import Constants, Framework, Layout, Neuron, Shown, number, shown, stepped
 from robassay.errors import UsageError
 from robassay.rules import BackwardRule
 
@@ -30,7 +30,9 @@ class Norse(Framework):
     name = package = "norse"
 
     def neurons(self, module: nn.Module) -> dict[str, nn.Module]:
-        found = {n: m for n, m in module.named_modules() if callable(getattr(m, "activation", None)) and hasattr(m, "p")}
+        found = {
+            n: m for n, m in module.named_modules() if callable(getattr(m, "activation", None)) and hasattr(m, "p")
+        }
         return {name: m for name, m in found.items() if _threshold(m.p) is not None}
 
     def reset(self, module: nn.Module) -> None:
@@ -65,7 +67,7 @@ class Norse(Framework):
         return Neuron(name, type(neuron).__name__, leak, number(_threshold(held.p)), reset, "above", method)
 
     @contextmanager
-    def ruled(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Iterator[None]:
+    def pointwise(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Iterator[None]:
         firing: list[tuple[str, Any]] = []
 
         def fire(x: Tensor, method: str, alpha: Any) -> Tensor:
@@ -74,11 +76,11 @@ class Norse(Framework):
             return stepped(x, level, rule, at=False)
 
         layers = self.neurons(module)
-        acting = {name: neuron.activation for name, neuron in layers.items()}
+        acting: dict[str, Any] = {name: neuron.activation for name, neuron in layers.items()}
         users = [m for n, m in sys.modules.items() if n.startswith(FUNCTIONS) and "threshold" in vars(m)]
         own = {m: vars(m)["threshold"] for m in users if callable(vars(m)["threshold"])}
         for name, neuron in layers.items():
-            neuron.activation = _telling(acting[name], (name, _threshold(neuron.p)), firing)
+            vars(neuron)["activation"] = _telling(acting[name], (name, _threshold(neuron.p)), firing)
         for functions in own:
             functions.threshold = fire  # type: ignore[attr-defined]
         try:
@@ -87,13 +89,16 @@ class Norse(Framework):
             for functions, function in own.items():
                 functions.threshold = function  # type: ignore[attr-defined]
             for name, neuron in layers.items():
-                neuron.activation = acting[name]
+                vars(neuron)["activation"] = acting[name]
 
-    def stood_in(self, neuron: nn.Module, act: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def constants(self, neuron: nn.Module) -> Constants:
         held: Any = neuron
         tau = getattr(_own(held.p), "tau_mem_inv", None)
         gain = 1.0 if tau is None else held.dt * tau
-        return lambda current, state=None: (act(current * gain / _threshold(held.p)), None)
+        return Constants(_threshold(held.p), gain, 1.0 if tau is None else float(1 - torch.as_tensor(gain).mean()))
+
+    def form(self, neuron: nn.Module, activity: Tensor, current: Tensor) -> Any:
+        return activity, None
 
 
 def _own(p: Any) -> Any:
@@ -111,7 +116,7 @@ def _alpha_acts(method: str) -> bool:
     """Whether the installed version's backward pass of a method depends on its alpha."""
     try:
         function = importlib.import_module(FUNCTIONS + "threshold").threshold
-        slopes = []
+        slopes: list[Tensor] = []
         for alpha in (1.0, 100.0):
             with torch.enable_grad():
                 u = torch.tensor(0.25, requires_grad=True)

@@ -6,9 +6,11 @@ import abc
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from robassay.errors import UsageError
+from robassay.nets.readouts import first_spike, rate
 
 
 class Readout(abc.ABC):
@@ -27,7 +29,7 @@ class Rate(Readout):
     """Mean of the outputs over the steps: firing rates, or the mean current of a last layer that does not fire."""
 
     def __call__(self, outputs: Tensor, membrane: Tensor | None) -> Tensor:
-        return outputs.mean(0)
+        return rate(outputs)
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,11 @@ class FirstSpike(Readout):
     """
 
     def __call__(self, outputs: Tensor, membrane: Tensor | None) -> Tensor:
-        silent = (1 - outputs).cumprod(0)
-        logits = (1 - silent).sum(0)
+        logits = first_spike(outputs)
         if membrane is None:
             return logits
         # 1 at the step of the first spike only; a constant, so that the tie's gradient is the potential's.
-        first = (silent.detach().roll(1, 0).index_fill(0, _zero(outputs), 1.0) - silent.detach()).clamp_min(0)
+        fired = 1 - (1 - outputs.detach()).cumprod(0)
+        first = torch.cat([fired[:1], fired[1:] - fired[:-1]])
         potential = (first * membrane).sum(0)
         return logits + 0.5 * potential / (1 + potential.abs())
-
-
-def _zero(like: Tensor) -> Tensor:
-    return like.new_zeros(1).long()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robassay.adapters.adapted import Adapted
 from robassay.adapters.readouts import FirstSpike, Membrane
 from robassay.errors import UsageError
-from robassay.rng import Stream, uniform
+from robassay.rng import Stream
 from robassay.rules import Exponential
 
 Shape = tuple[int, int, int]
@@ -46,13 +46,13 @@ def examine(net: Adapted, shape: Shape | None) -> None:
 
 def images(count: int, shape: Shape, key: str = "images") -> Tensor:
     """Random images (count, C, H, W) in [0,1]."""
-    return uniform(torch.empty(count, *shape), RNG.child(key))
+    return torch.rand(count, *shape, generator=RNG.child(key).generator())
 
 
 @torch.no_grad()
 def _pass(net: Adapted, x: Tensor, key: str = "pass", quiet: bool = False) -> Tensor:
     with RNG.child(key).active():
-        return net._plain(x, net._mean_encoder() if quiet else net.encoder)
+        return net.plain(x, quiet)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _axes(net: Adapted, x: Tensor) -> None:
     """Three steps of two images must give (3, 2, classes): a wrong axis would be averaged without a word."""
     short = net if net.steps is None else net.lasting(3)
     with _held(net), torch.no_grad(), RNG.child("axes").active():
-        outputs, membrane = short.sequence(x, short.encoder)
+        outputs, membrane = short.sequence(short.pixels(x), short.encoder)
     shape = tuple(outputs.shape)
     if net.steps is None and outputs.dim() == 2 and shape[0] == 2:
         _not_one_step(net, x)
@@ -172,7 +172,7 @@ def _output(net: Adapted, x: Tensor, outputs: Tensor) -> str | None:
         return lambda m, given, out: seen.setdefault(name, []).append(out[0] if isinstance(out, tuple) else out)
 
     with torch.no_grad(), RNG.child("axes").active(), _hooked(net, noted):
-        net.sequence(x, net.encoder)
+        net.sequence(net.pixels(x), net.encoder)
     for name, found in seen.items():
         spikes = found[0] if len(found) == 1 and found[0].dim() == 3 else torch.stack(found)
         if net.layout == "batch-first":
@@ -192,7 +192,9 @@ def _forgets(net: Adapted, x: Tensor, first: Tensor) -> None:
     if torch.equal(first, again) and torch.equal(first, after):
         return
     own = set(net.framework.neurons(net.module))
-    found = [n for n, v in _states(net.module).items() if not _same(v, before.get(n)) and n.rsplit(".", 1)[0] not in own]
+    found = [
+        n for n, v in _states(net.module).items() if not _same(v, before.get(n)) and n.rsplit(".", 1)[0] not in own
+    ]
     where = f" What changed: {', '.join(sorted(found)[:4])}." if found else ""
     raise UsageError(
         f"two equal passes differ: the network keeps state that {net.framework.name} does not reset, or draws random "
@@ -244,7 +246,7 @@ def _unruled(net: Adapted, x: Tensor, fired: set[str], logits: Tensor) -> set[st
         image = x.clone().requires_grad_()
         with torch.enable_grad(), RNG.child("pass").active():
             with net.framework.ruled(net.module, Exponential(0.0, height), called):
-                ruled = net._plain(image, net.encoder)
+                ruled = net.plain(image)
             gradient = torch.autograd.grad(ruled.sum(), image, allow_unused=True)[0] if ruled.requires_grad else None
         if not torch.equal(ruled.detach(), logits):
             return fired

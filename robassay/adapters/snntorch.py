@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
-from robassay.adapters.framework import Framework, Layout, Neuron, Shown, number, shown, stepped, tensors
+from robassay.adapters.framework import Constants, Framework, Layout, Neuron, Shown, number, shown, stepped, tensors
 from robassay.errors import UsageError
 from robassay.rules import BackwardRule
 
@@ -59,7 +60,7 @@ class SnnTorch(Framework):
         return Neuron(name, type(neuron).__name__, leak, number(held.threshold), reset, "above", surrogate)
 
     @contextmanager
-    def ruled(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Iterator[None]:
+    def pointwise(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Iterator[None]:
         held = {name: (neuron, neuron.__dict__["spike_grad"]) for name, neuron in self._patchable(module).items()}
         for name, (neuron, _) in held.items():
             neuron.__dict__["spike_grad"] = _substitute(name, neuron, rule, called)
@@ -72,17 +73,15 @@ class SnnTorch(Framework):
     def _patchable(self, module: nn.Module) -> dict[str, nn.Module]:
         return {name: neuron for name, neuron in self.neurons(module).items() if "spike_grad" in neuron.__dict__}
 
-    def stood_in(self, neuron: nn.Module, act: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def constants(self, neuron: nn.Module) -> Constants:
         held: Any = neuron
+        return Constants(held.threshold.detach(), 1.0, float(getattr(held, "beta", torch.ones(())).mean()))
 
-        def forward(current: Tensor, *states: Tensor) -> Any:
-            activity = act(current / held.threshold.detach()) * getattr(held, "graded_spikes_factor", 1.0)
-            alone = getattr(held, "init_hidden", True) and not getattr(held, "output", False)
-            if alone or not hasattr(held, "reset_mem"):
-                return activity
-            return (activity, *[current for _ in _states(held)])
-
-        return forward
+    def form(self, neuron: nn.Module, activity: Tensor, current: Tensor) -> Any:
+        held: Any = neuron
+        alone = getattr(held, "init_hidden", True) and not getattr(held, "output", False)
+        activity = activity * getattr(held, "graded_spikes_factor", 1.0)
+        return activity if alone or not hasattr(held, "reset_mem") else (activity, *[current for _ in _states(held)])
 
 
 def _states(neuron: Any) -> tuple[Any, ...]:

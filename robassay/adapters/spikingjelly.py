@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
 from torch import Tensor, nn
 
-from robassay.adapters.framework import Framework, Layout, Neuron, Shown, number, shown, stepped
+from robassay.adapters.framework import Constants, Framework, Layout, Neuron, Shown, number, shown, stepped
 from robassay.errors import UsageError
 from robassay.rules import BackwardRule
 
@@ -24,7 +25,9 @@ class SpikingJelly(Framework):
     name = package = "spikingjelly"
 
     def neurons(self, module: nn.Module) -> dict[str, nn.Module]:
-        return {n: m for n, m in module.named_modules() if isinstance(getattr(m, "surrogate_function", None), nn.Module)}
+        return {
+            n: m for n, m in module.named_modules() if isinstance(getattr(m, "surrogate_function", None), nn.Module)
+        }
 
     def reset(self, module: nn.Module) -> None:
         for part in module.modules():
@@ -67,8 +70,9 @@ class SpikingJelly(Framework):
         return Neuron(name, type(neuron).__name__, leak, threshold, reset, "at or above", surrogate)
 
     @contextmanager
-    def ruled(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Iterator[None]:
-        held = {name: (neuron, neuron.surrogate_function) for name, neuron in self.neurons(module).items()}
+    def pointwise(self, module: nn.Module, rule: BackwardRule, called: set[str]) -> Iterator[None]:
+        layers: dict[str, Any] = dict(self.neurons(module))
+        held = {name: (neuron, neuron.surrogate_function) for name, neuron in layers.items()}
         for name, (neuron, own) in held.items():
             neuron.surrogate_function = _Substitute(name, neuron, rule, called, own)
         try:
@@ -77,11 +81,14 @@ class SpikingJelly(Framework):
             for neuron, own in held.values():
                 neuron.surrogate_function = own
 
-    def stood_in(self, neuron: nn.Module, act: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def constants(self, neuron: nn.Module) -> Constants:
         held: Any = neuron
-        tau = getattr(held, "tau", None)
-        gain = 1 / tau if tau is not None and getattr(held, "decay_input", False) else 1.0
-        return lambda current: act(current * gain / getattr(held, "v_threshold", 1.0))
+        share = 1 / getattr(held, "tau", math.inf)
+        decays = share > 0 and getattr(held, "decay_input", False)
+        return Constants(getattr(held, "v_threshold", 1.0), share if decays else 1.0, 1 - share)
+
+    def form(self, neuron: nn.Module, activity: Tensor, current: Tensor) -> Any:
+        return activity
 
 
 class _Substitute(nn.Module):

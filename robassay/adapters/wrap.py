@@ -7,12 +7,12 @@ from typing import TypeVar
 from torch import nn
 
 from robassay.adapters.adapted import Adapted
-from robassay.adapters.encoders import Direct, Encoder, Latency, Poisson
 from robassay.adapters.framework import Layout, found_in, named
 from robassay.adapters.readouts import FirstSpike, Membrane, Rate, Readout
 from robassay.adapters.selftest import HOW, Shape, examine
 from robassay.classifier import Classifier
 from robassay.errors import UsageError
+from robassay.nets.encoders import Direct, Encoder, Latency, Poisson
 
 P = TypeVar("P")
 ENCODERS: dict[str, Encoder] = {"direct": Direct(), "poisson": Poisson(), "latency": Latency()}

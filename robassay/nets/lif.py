@@ -1,8 +1,7 @@
-"""Leaky integrate-and-fire neurons, and a fully connected spiking network of them.
+"""A fully connected spiking network of leaky integrate-and-fire neurons.
 
-Per step h = leak · v + current; a spike where h ≥ threshold (at the threshold it fires); then the reset, soft
-v = h − threshold · spike or hard v = h · (1 − spike). The membrane is 0 before the first step of every pass: nothing
-is kept between passes. Layers of one step see each other without delay.
+The membrane is 0 before the first step of every pass: nothing is kept between passes. Neurons fire at the threshold.
+Layers of one step see each other without delay.
 """
 
 from __future__ import annotations
@@ -10,59 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, final
+from typing import final
 
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from robassay.classifier import Classifier, Net
 from robassay.errors import UsageError
 from robassay.nets.backbone import Shape, check_widths
+from robassay.nets.neurons import Reset, neurons
 from robassay.nets.ops import poisson
 from robassay.registry import part
-from robassay.rules import Atan, BackwardRule, in_force
-
-Reset = Literal["soft", "hard"]
-
-
-class _Neurons(torch.autograd.Function):
-    """All steps in one node of the graph, which keeps the potentials before the reset and nothing else."""
-
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, leak: float, threshold: float, reset: Reset, rule: BackwardRule) -> Tensor:
-        potentials = torch.empty_like(current)
-        v = torch.zeros_like(current[0])
-        for t, arriving in enumerate(current):
-            h = torch.add(arriving, v, alpha=leak, out=potentials[t])
-            fires = h >= threshold
-            v = h - threshold * fires if reset == "soft" else h.masked_fill(fires, 0)
-        ctx.save_for_backward(potentials)
-        ctx.settings = leak, threshold, reset, rule
-        return (potentials >= threshold).to(current.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (potentials,) = ctx.saved_tensors
-        leak, threshold, reset, rule = ctx.settings
-        direct = grads[0] * rule(potentials / threshold - 1) / threshold
-        carried = torch.zeros_like(potentials[0])
-        # The reset is not differentiated: dv/dh is 1 after a soft reset, 1 − spike after a hard one.
-        for t in reversed(range(len(potentials))):
-            kept = carried if reset == "soft" else carried.masked_fill(potentials[t] >= threshold, 0)
-            carried = leak * direct[t].add_(kept)
-        return direct, None, None, None, None
-
-
-def neurons(current: Tensor, leak: float, threshold: float, reset: Reset, rule: BackwardRule) -> Tensor:
-    """Spikes of leaky integrate-and-fire neurons, both (steps, …); leak = 1 integrates without loss.
-
-    Backward: through time, with the rule in force (by default ``rule``) at h/threshold − 1 for the step and the
-    reset held constant. Source: Neftci et al. 2019.
-    """
-    spikes: Tensor = _Neurons.apply(current, leak, threshold, reset, in_force(rule))
-    return spikes
+from robassay.rules import Atan, Rule
 
 
 @part(source="Sharmin et al. 2019 (Poisson input); Neftci et al. 2019 (training)")
@@ -85,7 +42,7 @@ class LIF(Net):
     leak: float = 0.9
     threshold: float = 1.0
     reset: Reset = "soft"
-    rule: BackwardRule = Atan(2.0)
+    rule: Rule = Atan(2.0)
 
     def __post_init__(self) -> None:
         check_widths("lif", self.hidden)

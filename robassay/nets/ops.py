@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from robassay.rules import BackwardRule, Exponential, Rectangle, in_force
+from robassay.rules import BackwardRule, Exponential, Rectangle, in_force_pointwise
 
 HARD_SIGMOID = Rectangle(2.0)
 """Derivative of (clip(u, −1, 1) + 1) / 2: one half for |u| < 1, else 0. The rule of a straight-through Bernoulli unit;
@@ -78,25 +78,27 @@ def bernoulli(a: Tensor, slope: Tensor | float = 1.0) -> Tensor:
 
 class _Poisson(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.sign() * (torch.rand_like(x) < x.abs())
+    def forward(ctx: Any, x: Tensor, signed: bool) -> Tensor:
+        u = torch.rand_like(x)
+        return x.sign() * (u < x.abs()) if signed else (u < x).to(x.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
 
 
-def poisson(x: Tensor) -> Tensor:
+def poisson(x: Tensor, signed: bool = True) -> Tensor:
     """One draw s = sign(x) · 1[u < |x|] ∈ {−1, 0, 1} per element, u uniform from torch's global generator.
 
-    E[s] = x for |x| ≤ 1, hence the identity as backward pass. Time steps are draws of an expanded tensor:
-    ``poisson(x.expand(steps, *x.shape))``. Source: Sharmin et al. 2019, §III; the derivative: Sharmin et al. 2020.
+    Unsigned, s = 1[u < x] ∈ {0, 1}: what is negative never spikes. E[s] = x for |x| ≤ 1 (0 ≤ x ≤ 1), hence the identity
+    as backward pass. Time steps are draws of an expanded tensor: ``poisson(x.expand(steps, *x.shape))``.
+    Source: Sharmin et al. 2019, §III; the derivative: Sharmin et al. 2020.
     """
-    drawn: Tensor = _Poisson.apply(x)
+    drawn: Tensor = _Poisson.apply(x, signed)
     return drawn
 
 
 def _step(u: Tensor, values: Tensor, scale: float, rule: BackwardRule) -> Tensor:
-    stepped: Tensor = _Step.apply(u, values.detach(), scale, in_force(rule))
+    stepped: Tensor = _Step.apply(u, values.detach(), scale, in_force_pointwise(rule))
     return stepped
