@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from robassay.errors import UsageError
 from robassay.nets.backbone import Shape
 
-Preset = Literal["cifar10", "cifar10-image-std", "half", "mnist"]
+Preset = Literal["cifar10", "cifar10-image-std", "cifar10-wide", "half", "mnist"]
 """Named constants. "cifar10" has the standard deviations of all pixels of the training images, "cifar10-image-std" the
-mean of those of single images, which much published code uses in their place; "half" maps [0,1] to [−1,1] (SVHN)."""
+mean of those of single images, which much published code uses in their place, "cifar10-wide" larger ones, which keep
+most pixels within −1 and 1 (Lee et al. 2020); "half" maps [0,1] to [−1,1] (SVHN)."""
 
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CONSTANTS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar10": (_CIFAR10_MEAN, (0.2470, 0.2435, 0.2616)),
     "cifar10-image-std": (_CIFAR10_MEAN, (0.2023, 0.1994, 0.2010)),
+    "cifar10-wide": (_CIFAR10_MEAN, (0.557, 0.549, 0.5534)),
     "half": ((0.5,), (0.5,)),
     "mnist": ((0.1307,), (0.3081,)),
 }

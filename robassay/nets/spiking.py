@@ -1,0 +1,309 @@
+"""Spiking counterparts of networks of ReLU: every ReLU becomes a layer of neurons, every dropout keeps its mask.
+
+The layers run one after another over a part of the time steps, which is what running all of them step by step gives:
+no layer sees a later one.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal, final, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robassay.classifier import Classifier, Net
+from robassay.errors import UsageError
+from robassay.nets.backbone import Backbone, Plain, Shape
+from robassay.nets.encoders import Direct, Encoder, Poisson
+from robassay.nets.mlp import MLP
+from robassay.nets.neurons import Reset, neurons_from
+from robassay.nets.normalise import Normalise
+from robassay.nets.parts import State, in_parts, part_steps
+from robassay.nets.residual import Residual
+from robassay.registry import part
+from robassay.rules import Rule, Triangle, WindowRule, in_force
+
+SIGNED, SHARMIN = Poisson(), Triangle(height=0.3)
+"""Encoder and rule unless told otherwise. Source: Sharmin et al. 2020."""
+
+POOL_THRESHOLD = 0.75
+"""Of the neurons behind a pooling, which do not leak. Source: Lee et al. 2020."""
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """How a network spikes.
+
+    Args:
+        steps: time steps of a pass, T.
+        leak: factor on the membrane from step to step, in (0, 1].
+        threshold: of every layer before training or conversion; each layer keeps its own, stored with the weights.
+        scale: factor on all thresholds while the network runs, such as 0.7 for training behind a conversion.
+        reset: "soft" subtracts the threshold, "hard" sets the membrane to 0.
+        delay: every layer emits from what it held before the step, so that depth costs time.
+        strict: fire above the threshold only, not at it.
+        pooling: "graded" hands averages of spikes on; "spiking" puts neurons of threshold .75 behind every pooling.
+        encoder: how images become input.
+        rule: derivative of the step in training, and by default in attacks.
+        output_leak: factor on the output's potential from step to step; the output never fires, and logits are its last
+            potential over T. A rule that takes the membrane's leak for 1 takes this one for 1, too.
+    """
+
+    steps: int = 100
+    leak: float = 1.0
+    threshold: float = 1.0
+    scale: float = 1.0
+    reset: Reset = "soft"
+    delay: bool = False
+    strict: bool = False
+    pooling: Literal["graded", "spiking"] = "graded"
+    encoder: Encoder = SIGNED
+    rule: Rule = SHARMIN
+    output_leak: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.leak <= 1 or not 0 < self.output_leak <= 1:
+            raise UsageError("Spikes needs steps ≥ 1 and leaks in (0, 1], such as Spikes(steps=100, leak=0.99).")
+        if not self.threshold > 0 or not self.scale > 0:
+            raise UsageError("Spikes needs threshold > 0 and scale > 0, such as Spikes(threshold=1.0, scale=0.7).")
+        if self.reset not in get_args(Reset) or self.pooling not in ("graded", "spiking"):
+            raise UsageError(
+                f"reset={self.reset!r}, pooling={self.pooling!r}: write reset='soft' or 'hard', and pooling='graded' "
+                "or 'spiking'."
+            )
+
+
+class Carry:
+    """What the layers of a network hand from one part of the steps to the next, in the order of the layers."""
+
+    def __init__(self, state: State) -> None:
+        self._before = iter(state)
+        self.after: list[Tensor] = []
+
+    def take(self) -> Tensor | None:
+        """What the layer left in the part before; None in the first part."""
+        return next(self._before, None)
+
+
+@final
+class Neurons(nn.Module):
+    """A layer of neurons: current (steps, B, …) → spikes. The threshold is a buffer.
+
+    Args:
+        spikes: how they spike.
+        threshold: at first.
+        balanced: whether a conversion sets the threshold.
+        leak: factor on the membrane.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, spikes: Spikes, threshold: float, balanced: bool, leak: float) -> None:
+        super().__init__()
+        self.spikes, self.balanced, self.leak = spikes, balanced, leak
+        self.register_buffer("threshold", torch.tensor(float(threshold)))
+
+    def forward(self, current: Tensor, carry: Carry) -> Tensor:
+        how, threshold = self.spikes, self.threshold.item() * (self.spikes.scale if self.balanced else 1.0)
+        settings = (current, self.leak, threshold, how.reset, how.rule)
+        fired, state = neurons_from(carry.take(), *settings, delay=how.delay, strict=how.strict)
+        carry.after.append(state)
+        return fired
+
+
+@final
+class FixedDropout(nn.Module):
+    """Dropout whose mask is drawn once per pass and kept over time, (steps, B, …). Source: Lee et al. 2020."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor, carry: Carry) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        mask = carry.take()
+        if mask is None:
+            mask = F.dropout(x.new_ones(x.shape[1:]), self.p)
+        carry.after.append(mask)
+        return x * mask
+
+
+@final
+class Synapses(nn.Module):
+    """A layer without state at every step: (steps, B, …) → (steps, B, …)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, carry: Carry) -> Tensor:
+        return self.current(x)
+
+    def current(self, x: Tensor) -> Tensor:
+        """The layer at every step; a constant input passes it once."""
+        if x.stride(0) == 0:
+            once: Tensor = self.layer(x[0])
+            return once.expand(len(x), *once.shape)
+        folded: Tensor = self.layer(x.flatten(0, 1))
+        return folded.unflatten(0, x.shape[:2])
+
+
+@final
+class SpikingResidual(nn.Module):
+    """The counterpart of a :class:`Residual`: its second neurons integrate residual and shortcut together.
+
+    A conversion leaves both thresholds alone. Source: Rathi et al. 2020.
+    """
+
+    def __init__(self, block: Residual, spikes: Spikes) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.shortcut = (Synapses(m) for m in (block.conv1, block.conv2, block.shortcut))
+        self.inner, self.outer = (Neurons(spikes, spikes.threshold, False, spikes.leak) for _ in range(2))
+        self.dropout = FixedDropout(block.dropout.p)
+
+    def forward(self, x: Tensor, carry: Carry) -> Tensor:
+        y = self.dropout(self.inner(self.conv1.current(x), carry), carry)
+        fired: Tensor = self.outer(self.conv2.current(y) + self.shortcut.current(x), carry)
+        return fired
+
+
+@final
+class SpikingClassifier(Classifier):
+    """The spiking counterpart of a chain of layers that ends in a linear one.
+
+    Leading normalisation is the deterministic prefix. The weights are copies.
+
+    Args:
+        plain: the network of ReLU.
+        spikes: how it spikes.
+        shape: of the images (C, H, W).
+
+    Raises:
+        UsageError: a layer has no spiking counterpart; or the steps do not suffice for a spike to pass all layers.
+    """
+
+    rows = "independent"
+
+    def __init__(self, plain: Plain, spikes: Spikes, shape: Shape) -> None:
+        super().__init__()
+        plain = copy.deepcopy(plain)
+        self.spikes, self.classes, self.stochastic = spikes, plain.classes, spikes.encoder.stochastic
+        first = sum(1 for _ in takewhile(lambda m: isinstance(m, Normalise), plain.trunk))
+        self.front = plain.trunk[:first]
+        behind = list(plain.trunk)[first:]
+        self.layers = nn.ModuleList(c for layer in behind for c in _counterparts(layer, spikes))
+        self.head = plain.head
+        depth = sum(isinstance(m, Neurons) for m in self.modules())
+        if spikes.delay and spikes.steps <= depth:
+            raise UsageError(
+                f"steps={spikes.steps}: with delay=True a spike needs {depth} steps to pass {depth} layers of neurons, "
+                f"so that no output could come. Write steps={depth + 1} or many more, or delay=False."
+            )
+        self.values = self._values(shape)
+
+    @torch.no_grad()
+    def _values(self, shape: Shape) -> int:
+        """Potentials per image and step, the input's pixels among them."""
+        pixels, carry = torch.zeros(1, 1, *shape), Carry(())
+        self.eval()
+        self._layers(pixels, carry)
+        self.train()
+        return pixels.numel() + sum(state.numel() for state in carry.after)
+
+    def prefix(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.front(x)
+        return normalised
+
+    def draw(self, h: Tensor) -> Tensor:
+        return self._run(self.spikes.encoder, h)
+
+    def quiet(self, h: Tensor) -> Tensor:
+        """The expected input as a constant current."""
+        return self._run(Direct(), self.spikes.encoder.mean(h))
+
+    def _run(self, encoder: Encoder, h: Tensor) -> Tensor:
+        steps, rule = self.spikes.steps, in_force(self.spikes.rule)
+        most = part_steps(steps, self.values * len(h), rule)
+
+        def run(start: int, stop: int, state: State) -> State:
+            carry = Carry(state)
+            fired = self._layers(encoder(h, steps, start, stop), carry)
+            carry.after.append(self._accumulated(carry.take(), fired, rule))
+            return tuple(carry.after)
+
+        # The output's potential is linear in its input, so that the last layer need pass once only.
+        logits: Tensor = self.head(in_parts(run, steps, most)[-1] / steps)
+        return logits
+
+    def _layers(self, x: Tensor, carry: Carry) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, carry)
+        return x
+
+    def _accumulated(self, before: Tensor | None, fired: Tensor, rule: Rule) -> Tensor:
+        """The sum of all spikes so far, older ones having leaked."""
+        leak, whole = self.spikes.output_leak, fired.sum(0)
+        if leak < 1:
+            ages = torch.arange(len(fired) - 1, -1, -1, device=fired.device, dtype=fired.dtype)
+            leaky = torch.einsum("t...,t->...", fired, leak**ages)
+            whole = whole + (leaky - whole).detach() if isinstance(rule, WindowRule) and rule.history else leaky
+        return whole if before is None else whole + before * leak ** len(fired)
+
+
+def _counterparts(layer: nn.Module, spikes: Spikes) -> list[nn.Module]:
+    """The spiking layers that take the place of one."""
+    if isinstance(layer, nn.ReLU):
+        return [Neurons(spikes, spikes.threshold, True, spikes.leak)]
+    if isinstance(layer, nn.Dropout):
+        return [FixedDropout(layer.p)]
+    if isinstance(layer, Residual):
+        return [SpikingResidual(layer, spikes)]
+    if isinstance(layer, nn.AvgPool2d) and spikes.pooling == "spiking":
+        return [Synapses(layer), Neurons(spikes, POOL_THRESHOLD, False, 1.0)]
+    if isinstance(layer, (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Flatten)):
+        return [Synapses(layer)]
+    name, why = type(layer).__name__, "it has no spiking counterpart here"
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        why = "a batch norm's statistics are of activations, not of spikes at one step"
+    elif isinstance(layer, nn.MaxPool2d):
+        why = "the maximum of spikes is not the spikes of the maximum; average pooling is"
+    raise UsageError(
+        f"{name} cannot be made to spike: {why}. Take a chain of convolutions, linear layers, ReLU, dropout and "
+        "average pooling without normalisation, such as VGG or resnet20."
+    )
+
+
+def counterpart(net: Net, spikes: Spikes, shape: Shape, classes: int) -> SpikingClassifier:
+    """The spiking counterpart of a backbone, with the weights that torch's generator gives.
+
+    Raises:
+        UsageError: the net is no chain of layers, or as :class:`SpikingClassifier`.
+    """
+    plain = net.build(shape, classes)
+    if not isinstance(plain, Plain):
+        raise UsageError(
+            f"{type(net).__name__} is no chain of layers that ends in a linear one, so that it has no spiking "
+            "counterpart here. Take a net such as VGG, MLP or resnet20 without a defence around it."
+        )
+    return SpikingClassifier(plain, spikes, shape)
+
+
+@part(name="spiking", source="Rueckauer et al. 2017 (rates for ReLU); Rathi et al. 2020")
+class Spiking(Net):
+    """The spiking counterpart of any chain of convolutions, linear layers, ReLU, dropout and average pooling.
+
+    Args:
+        net: the network of ReLU; batch normalisation and maximum pooling are refused.
+        spikes: how it spikes.
+    """
+
+    net: Backbone = MLP()
+    spikes: Spikes = Spikes()
+
+    def build(self, shape: Shape, classes: int) -> Classifier:
+        return counterpart(self.net, self.spikes, shape, classes)
