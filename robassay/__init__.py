@@ -11,6 +11,7 @@ from robassay.version import __version__
 
 _PUBLIC = {
     "Access": "access",
+    "adapt": "adapters",
     "Attack": "access",
     "DecisionAccess": "access",
     "Decisions": "access",

@@ -18,7 +18,7 @@ from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Backprop, Differences, Estimator, Evading
-from robassay.given import Given, Held, given, held, held_data
+from robassay.given import Given, Held, given, held, held_data, words_of
 from robassay.models import Train
 from robassay.registry import part_name
 from robassay.run import carry_out
@@ -246,5 +246,8 @@ def describe_network(model: Model) -> str:
         size = "" if model.limit is None else f" ({model.limit:,} images)"
         return f"{part_name(type(model.net))}, trained on {model.data.name}{size}"
     if isinstance(model, Given):
-        return f"{Path(model.file).name}:{model.build}"
-    return "module in memory" if isinstance(model, Held) else type(model).__name__
+        return f"{Path(model.file).name}:{model.build}" + f" ({model.words})" * bool(model.words)
+    if isinstance(model, Held):
+        words = words_of(model.module)
+        return "module in memory" + f" ({words})" * bool(words)
+    return type(model).__name__

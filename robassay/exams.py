@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from robassay.access import Attack
+from robassay.adapters import recognised
 from robassay.cells import Examples
 from robassay.classifier import Classifier, Net, Wrapped
 from robassay.data import find, pixels
@@ -62,6 +63,7 @@ def _with_images(module: nn.Module) -> tuple[Classifier, torch.Tensor]:
         raise UsageError(f"build() returned a {type(module).__name__}, not a torch.nn.Module.")
     x = pixels(Examples(find("digits"), "test", 0, 16).load().x)
     first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 1)
+    module = recognised(module)
     tried = [x, *(torch.rand(16, first, side, side) for side in (28, 32, 64, 96, 224))]
     module = module.eval()
     for images in tried:

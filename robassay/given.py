@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
+from robassay.adapters import Adapted, recognised
 from robassay.cell import Arrays, Context, Model, cell
 from robassay.cells import Examples
 from robassay.classifier import Classifier, Wrapped
@@ -38,6 +40,7 @@ class Given(Model):
         weights_digest: of the weights file; empty when there is none.
         on: a few images to find out on what the network is.
         file, weights: where they lie; not identity.
+        words: what a report says of an adapted network; not identity.
     """
 
     digest: str
@@ -46,6 +49,7 @@ class Given(Model):
     on: Examples
     file: str = field(default="", metadata={"key": False})
     weights: str | None = field(default=None, metadata={"key": False})
+    words: str = field(default="", metadata={"key": False})
 
     def compute(self, ctx: Context) -> Arrays:
         return _found(self._module(ctx.device), self.on, ctx.device)
@@ -68,7 +72,7 @@ class Given(Model):
             )
         if self.weights is not None:
             load_weights(module, self.weights)
-        return module.to(device).eval()
+        return recognised(module, self.on.data.shape).to(device).eval()
 
 
 def given(file: str, build: str, weights: str | None, on: Examples) -> Given:
@@ -88,8 +92,12 @@ def given(file: str, build: str, weights: str | None, on: Examples) -> Given:
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
         weights = str(Path(weights).resolve())
     made = Given(source_digest(path), build, digest, _few(on), str(path.resolve()), weights)
-    made._module(torch.device("cpu"))
-    return made
+    return dataclasses.replace(made, words=words_of(made._module(torch.device("cpu"))))
+
+
+def words_of(module: nn.Module | None) -> str:
+    """What a report says of an adapted spiking network; nothing of others."""
+    return module.words() if isinstance(module, Adapted) else ""
 
 
 @cell
@@ -113,6 +121,7 @@ class Held(Model):
 
 def held(module: nn.Module, on: Examples) -> Held:
     """The cell of a network in memory, identified by its weights, settings, printed form and its classes' source."""
+    module = recognised(module, on.data.shape)
     digest = hashlib.sha256(repr(module).encode())
     for name, child in module.named_modules():
         digest.update(f"{name}\x1f{_settings(child)}\x1f{_source(type(child))}\x1e".encode())
@@ -205,7 +214,10 @@ def load_weights(module: M, path: str | Path) -> M:
         UsageError: an unreadable file, a file that would need unpickling of objects, or shapes that do not fit.
     """
     state = _read_weights(Path(path))
-    own = module.state_dict()
+    target: nn.Module = module
+    if isinstance(module, Adapted) and not all(name.startswith("module.") for name in state):
+        target = module.module  # the file is of the framework's own network
+    own = target.state_dict()
     missing = [name for name in own if name not in state]
     extra = [name for name in state if name not in own]
     differing = [
@@ -221,7 +233,7 @@ def load_weights(module: M, path: str | Path) -> M:
             f"the weights in '{path}' are not for this network: {'; '.join(faults[:6])}. "
             "Give the weights that belong to what build() returns."
         )
-    module.load_state_dict(state)
+    target.load_state_dict(state)
     return module
 
 
