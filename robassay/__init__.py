@@ -43,6 +43,7 @@ _PUBLIC = {
     "audit": "auditing",
     "Craft": "cells",
     "Examples": "cells",
+    "Learn": "models",
     "Mixed": "models",
     "Quieted": "models",
     "Score": "cells",

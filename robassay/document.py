@@ -114,7 +114,8 @@ class Document:
             told = np.empty(0)
             if line["cell"] in self._done:
                 told = self.store.read(line["cell"], (HISTORY,))[HISTORY]
-            points = [_share(float(value), line["n"], line["cell"]) for value in told]
+            # Not a number: the network could not decide yet.
+            points = [None if np.isnan(v) else _share(float(v), line["n"], line["cell"]) for v in told]
             series.append({"name": line["name"], "dash": False, "points": points})
         longest = max((len(line["points"]) for line in series), default=0)
         for line in series:

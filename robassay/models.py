@@ -135,6 +135,11 @@ class Learn(Model):
     seed: int = 0
     limit: int | None = None
 
+    @property
+    def validated(self) -> int:
+        """Images behind every validation accuracy of the history."""
+        return len(self.data.split("val").y)
+
     def compute(self, ctx: Context) -> Arrays:
         images = self.data.split("train")
         if self.limit is not None:

@@ -17,6 +17,10 @@ PAPERS = {
         "ResNet18, BSN and BNN on CIFAR-10: accuracy beside the published figure",
         "Tan et al. 2020, Table I",
     ),
+    "networks-plastic": (
+        "MC-SEFRON and SNN_M on MNIST: accuracy beside the published figure",
+        "Tan et al. 2020, Table I",
+    ),
     "networks-ge": ("random spiking and other schemes on MNIST: accuracy", "Ge et al. 2020, Table 2"),
     "positions": ("random spiking behind later activations costs accuracy", "Ge et al. 2020, §4.2"),
     "deciders": ("MagNet and region-based classification on MNIST", "Ge et al. 2020, Table 2"),

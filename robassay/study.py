@@ -11,7 +11,7 @@ from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
 from robassay.errors import UsageError
 from robassay.folds import Fold
-from robassay.models import Train
+from robassay.models import Learn, Train
 from robassay.signals import Facts, Signals
 from robassay.threat import Threat
 from robassay.version import __version__
@@ -123,7 +123,7 @@ class Trainings(Item):
 
     id: str
     caption: str
-    models: dict[str, Train]
+    models: dict[str, Train | Learn]
 
     def needs(self) -> list[Cell]:
         return list(self.models.values())

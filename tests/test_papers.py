@@ -10,7 +10,7 @@ from robassay.adopt import adopt
 from robassay.cell import with_needs
 from robassay.cells import Examples, Score
 from robassay.errors import UsageError
-from robassay.models import Train
+from robassay.models import Learn, Train
 from robassay.nets.cw_mnist import CWMnist
 from robassay.papers import study_of
 from robassay.papers.subjects import M
@@ -30,9 +30,9 @@ def tables(study: Study) -> list[Table]:
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_study_is_described_at_both_scales_and_they_share_no_training(name: str) -> None:
     short, whole = (study_of(name, scale, None) for scale in ("small", "full"))
-    keys = [{c.key for c in with_needs(s.needs()) if isinstance(c, Train)} for s in (short, whole)]
+    keys = [{c.key for c in with_needs(s.needs()) if isinstance(c, (Train, Learn))} for s in (short, whole)]
     common = keys[0] & keys[1]
-    assert keys[0] and keys[1] and len(common) <= 1  # BSN-2 is short as published
+    assert keys[0] and keys[1] and len(common) <= 1  # BSN-2 and MC-SEFRON are short as published
     assert short.scale == "small" and whole.scale == "full"
     with pytest.raises(UsageError, match="small or full"):
         study_of(name, "smoke", None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_learning import Hebb
 
 import robassay as ra
 from robassay.data import Images
@@ -37,6 +38,15 @@ def test_the_curve_is_the_history_with_an_interval(tmp_path: Path) -> None:
         assert points[0]["keys"] == [cell.key]
     page = render(document)
     assert "How it went" in page and "validation accuracy over epoch" in page
+
+
+def test_passes_that_cannot_decide_yet_are_left_out(tmp_path: Path) -> None:
+    cell, store = ra.Learn(Hebb(late=True), ra.find("digits"), limit=200), Store(tmp_path)
+    carry_out([cell], store, 1, quiet=True)
+    item = ra.Trainings("t", "How it went", {"late": cell})
+    (figure,) = Document(ra.Study("s", "S", (item,)).freeze(), store).figures()
+    points = figure["series"][0]["points"]
+    assert points[:2] == [None, None] and points[2]["value"] > 0.5
 
 
 def test_an_adversary_looks_at_fewer_images() -> None:

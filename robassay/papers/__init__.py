@@ -12,10 +12,12 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.cifar import networks_tan_cifar
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
+    from robassay.papers.plastic import networks_plastic
 
     studies = {
         "networks-tan": networks_tan,
         "networks-tan-cifar": networks_tan_cifar,
+        "networks-plastic": networks_plastic,
         "networks-ge": networks_ge,
         "networks-e": networks_e,
         "positions": positions,

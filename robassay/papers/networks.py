@@ -12,7 +12,7 @@ from robassay.data import find
 from robassay.defences.region import PUBLISHED
 from robassay.defended import Regional
 from robassay.folds import Accuracy
-from robassay.models import Train
+from robassay.models import Learn, Train
 from robassay.papers.subjects import Subject, is_full, magnet_of, mnist_subjects, spiking_positions
 from robassay.policy import MeanOf, Once, Policy
 from robassay.study import Evaluation, Measure, Study, Table, Trainings
@@ -88,7 +88,7 @@ def table_of(
 
 def curves_of(name: str, subjects: dict[str, Subject]) -> Trainings:
     """Validation accuracy of the subjects over their epochs."""
-    models = {n: s.model for n, s in subjects.items() if isinstance(s.model, Train)}
+    models = {n: s.model for n, s in subjects.items() if isinstance(s.model, (Train, Learn))}
     return Trainings(name, "Validation accuracy (one pass) while training", models)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from robassay.cell import Source
+from robassay.data import find
 from robassay.errors import UsageError
 from robassay.models import Learn
 from robassay.nets.sefron import MCSefron
+from robassay.nets.stdp import SNNM
+from robassay.papers.networks import curves_of, table_of
 from robassay.papers.subjects import Subject, is_full
+from robassay.study import Study
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,36 @@ def sefron_subjects(data: Source, scale: str) -> dict[str, Subject]:
         name: Subject(Learn(net, data, limit=limit), setting.published, averaged=False, note=note)
         for name, net in nets.items()
     }
+
+
+PUBLISHED_SNNM = {"mnist": ((30, 250, 200), 0.964), "cifar10": ((300, 800, 500), 0.391)}
+"""Maps of the three layers and accuracy (Tan et al. 2020, Tables VI and I)."""
+
+
+def snnm_subjects(data: Source, scale: str) -> dict[str, Subject]:
+    """SNN_M; "small" shows 5,000, 10,000 and 20,000 images to its layers, the last 30 times instead of 680.
+
+    Raises:
+        UsageError: unknown scale, or a data set that the paper has no figure for.
+    """
+    full = is_full(scale)
+    if data.name not in PUBLISHED_SNNM:
+        raise UsageError(f"SNN_M has no published figure on '{data.name}'. Write one of {', '.join(PUBLISHED_SNNM)}.")
+    maps, published = PUBLISHED_SNNM[data.name]
+    net = SNNM(maps) if full else SNNM(maps, epochs=(2, 4, 30), limits=(5_000, 10_000, 20_000))
+    note = "" if full else "20,000 images, 30 of 680 passes"
+    return {"SNN_M": Subject(Learn(net, data), published, averaged=False, note=note)}
+
+
+def networks_plastic(scale: str, data_dir: Path | None) -> Study:
+    """MC-SEFRON and SNN_M on MNIST."""
+    data = find("mnist", data_dir)
+    subjects = sefron_subjects(data, scale) | snnm_subjects(data, scale)
+    if not is_full(scale):
+        whole = Learn(SEFRON["mnist"].net, data)
+        subjects["MC-SEFRON, all images"] = Subject(whole, SEFRON["mnist"].published, averaged=False, note="2 passes")
+    table = table_of("plastic", "Tan et al., Table I: accuracy on MNIST", data, subjects, "logits")
+    items = (table, curves_of("plastic-training", subjects))
+    return Study(
+        "networks-plastic", f"Networks with learning rules of their own on MNIST ({scale})", items, scale=scale
+    )
