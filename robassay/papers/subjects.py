@@ -88,14 +88,14 @@ def _tan(data: Source, full: bool) -> dict[str, Subject]:
     drawn = Train(BNNS(widths=widths), data, binary)
     bnnd = Train(BNND(widths=widths), data, binary)
     if not full:  # from fair coins a narrow BNN-S does not begin to learn in so short a time
-        drawn = replace(drawn, recipe=replace(binary, epochs=3), begin=Signed(bnnd))
+        drawn = replace(drawn, recipe=replace(binary, epochs=1, batch=128), begin=Signed(bnnd))
     short = "" if full else "30 of 100 epochs"
     return {
         "BSN-2": Subject(Train(BSN(slope_schedule=GeometricSlope()), data, bsn), 0.962),
         "BSN-4": Subject(Train(BSN4(), data, deep), 0.972, note=short),
         "BSN-L": Subject(Train(BSNL(), data, conv), 0.990, note=short),
         "BNN-D": Subject(bnnd, 0.989, note=told),
-        "BNN-S": Subject(drawn, 0.967, note="" if full else f"widths {widths}, 3 epochs from BNN-D's signs"),
+        "BNN-S": Subject(drawn, 0.967, note="" if full else f"widths {widths}, 1 epoch from BNN-D's signs"),
     }
 
 
