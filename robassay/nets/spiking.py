@@ -7,7 +7,7 @@ no layer sees a later one.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal, final, get_args
 
@@ -225,6 +225,11 @@ class SpikingClassifier(Classifier):
     def quiet(self, h: Tensor) -> Tensor:
         """The expected input as a constant current."""
         return self._run(Direct(), self.spikes.encoder.mean(h))
+
+    def lasting(self, steps: int) -> SpikingClassifier:
+        other = copy.copy(self)
+        other.spikes = replace(self.spikes, steps=steps)
+        return other
 
     def _run(self, encoder: Encoder, h: Tensor) -> Tensor:
         steps, rule = self.spikes.steps, in_force(self.spikes.rule)

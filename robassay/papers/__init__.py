@@ -11,6 +11,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study called ``name`` at a scale, "small" or "full"."""
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
+    from robassay.papers.widths import widths
 
     studies = {
         "networks-tan": networks_tan,
@@ -19,5 +20,6 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "positions": positions,
         "deciders": deciders,
         "anisotropic": anisotropic,
+        "widths": widths,
     }
     return studies[name](scale, data_dir)
