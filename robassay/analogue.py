@@ -8,32 +8,35 @@ import abc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from robassay.errors import UsageError
+from robassay.registry import part
 
 
 class Activation(abc.ABC):
     """What stands in for a spiking neuron: a function of its input current in units of the threshold."""
+
+    kind: ClassVar[str] = "activations"
 
     @abc.abstractmethod
     def __call__(self, current: Tensor) -> Tensor:
         """Activity, any shape. The rate of an integrate-and-fire neuron would be clip(current, 0, 1)."""
 
 
-@dataclass(frozen=True)
+@part(name="relu", source="Sharmin et al. 2019, Algorithm 2")
 class ReLU(Activation):
-    """max(0, current). Source: Sharmin et al. 2019, Algorithm 2."""
+    """max(0, current)."""
 
     def __call__(self, current: Tensor) -> Tensor:
         return current.relu()
 
 
-@dataclass(frozen=True)
+@part(source="Bu et al. 2022, eq. 12")
 class ClipFloor(Activation):
-    """clip(⌊levels · current + ½⌋ / levels, 0, 1), differentiated as the clip alone. Source: Bu et al. 2022, eq. 12.
+    """clip(⌊levels · current + ½⌋ / levels, 0, 1), differentiated as the clip alone.
 
     Args:
         levels: steps between 0 and 1; the time steps of the network that is converted.

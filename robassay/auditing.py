@@ -26,7 +26,9 @@ from robassay.run.worker import forget
 from robassay.signals import Facts, Signals
 from robassay.store import Store
 from robassay.study import Audit, Evaluation, Study
+from robassay.surrogates import sweep
 from robassay.threat import Threat
+from robassay.verdict import SWEEP
 
 Budget = Literal["quick", "standard", "thorough"]
 SLICE = 100
@@ -171,8 +173,8 @@ def plan_audit(
         raise UsageError(next(iter(outcome.failed.values())))
     found = store.read(facts.key)
     check_labels(on.load().y, int(found["classes"]), on.data.name)
-    differentiable, rejects = bool(found["differentiable"]), bool(found["detectors"])
-    item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command, rejects)
+    differentiable, rejects, spiking = (bool(found[n]) for n in ("differentiable", "detectors", "spiking"))
+    item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command, rejects, spiking)
     return dataclasses.replace(item, facts=facts)
 
 
@@ -187,12 +189,14 @@ def describe_audit(
     differentiable: bool = True,
     command: str = "",
     rejects: bool = False,
+    spiking: bool = False,
 ) -> Audit:
     """The audit of a model that is known to be differentiable, or known not to be: a value, nothing is computed.
 
     The union is the claimed attack, an adequate one of its kind, and PGD on three losses, each with restarts: no
     single loss wins on every masked network. Where the model ``rejects`` images, all but the claimed one evade its
-    detectors: an attack that does not know of them proves nothing.
+    detectors: an attack that does not know of them proves nothing. A ``spiking`` network is attacked with many
+    surrogate gradients besides, since no gradient that is exactly 0 would tell that its own is masked.
     """
     if budget not in EFFORT:
         raise UsageError(f"budget='{budget}' is not known. Write quick, standard or thorough.")
@@ -222,6 +226,10 @@ def describe_audit(
         )
         for loss in losses
     }
+    if spiking:
+        for one, estimator in sweep(Backprop(effort.draws)).items():
+            access = White(Evading(inner=estimator) if rejects else estimator)
+            battery[SWEEP + one] = against(PGD(steps=effort.steps // 2, loss="scaled_ce"), access)
     usual = PGD(steps=CLAIMED_STEPS, step=step, loss="ce", keep="last")
     enough = PGD(steps=2 * effort.steps, loss="ce")
     return Audit(

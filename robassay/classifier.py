@@ -72,6 +72,14 @@ class Classifier(nn.Module, abc.ABC):
         """Which images (B, C, H, W) are refused, whatever their logits say: bool (B,). One alarm at 0 is enough."""
         return ~(self.alarms(x) < 0).all(1)  # a score that is not a number raises the alarm
 
+    def lasting(self, steps: int) -> Classifier:
+        """The same weights, run for so many time steps.
+
+        Raises:
+            UsageError: the classifier has no time steps that could be set.
+        """
+        raise UsageError(f"{type(self).__name__} has no time steps. Extended() is for networks that spike.")
+
     def gaussian(self, h: Tensor) -> tuple[Tensor, Tensor] | None:
         """Where the logits of features (B, …) are Gaussian: their mean (B, classes) and a factor F (classes, D) of the
         covariance F Fᵀ, the same for all images. None unless overridden."""

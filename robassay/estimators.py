@@ -134,7 +134,7 @@ def _gradient(value: Tensor, leaf: Tensor, weight: Tensor | None = None) -> Tens
     return gradient
 
 
-def _drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
+def drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
     """Logits (draws, B, C) of images, without a graph; (1, B, C) of a deterministic classifier."""
     with torch.no_grad():
         return torch.cat(list(model.passes(model.prefix(x), draws, rng)))
@@ -280,7 +280,7 @@ class Augmented(Estimator):
             gradient += at_image / self.copies
             draws += inner.cost.draws
             gradients += inner.cost.gradients
-        logits = _drawn(model, x, self.draws, rng.child("here"))
+        logits = drawn(model, x, self.draws, rng.child("here"))
         return Directed(value, gradient, logits, Cost(draws + len(logits), gradients))
 
 
@@ -307,12 +307,12 @@ class Differences(Estimator):
     @torch.no_grad()
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         gradient, value = torch.zeros_like(x), x.new_zeros(len(x))
-        logits = _drawn(model, x, self.draws, rng.child("here"))
+        logits = drawn(model, x, self.draws, rng.child("here"))
         generator = rng.child("directions").generator(x.device)
         for i in range(self.pairs):
             u = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             steps = (self.radius * u, -self.radius * u)
-            ahead, behind = (loss(_drawn(model, x + s, self.draws, rng.child("model", i))).mean(0) for s in steps)
+            ahead, behind = (loss(drawn(model, x + s, self.draws, rng.child("model", i))).mean(0) for s in steps)
             gradient += per_example((ahead - behind) / (2 * self.radius), x) * u / self.pairs
             value += (ahead + behind) / (2 * self.pairs)
         return Directed(value, gradient, logits, Cost((2 * self.pairs + 1) * len(logits), 0))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robassay.classifier import check_finite, like_probabilities, logits_of
 from robassay.errors import UsageError
 from robassay.rng import Stream
+from robassay.rules import RGA, Exponential, acting
 
 DRAWS = 16
 COUPLED_SIGMAS = 6.0
@@ -30,6 +31,8 @@ class Findings(NamedTuple):
     """A gradient that is not zero everywhere reaches the input."""
     probabilities: bool
     """The output looks like probabilities, not logits."""
+    spiking: bool = False
+    """Neurons over time are in the gradient's way: it follows an attacker's rule, of whole spike trains, too."""
 
 
 @torch.no_grad()
@@ -60,6 +63,7 @@ def probe(module: nn.Module, x: Tensor) -> Findings:
         coupled=_coupled(module, x, draws, stochastic, rng),
         differentiable=_differentiable(module, x, rng),
         probabilities=like_probabilities(draws),
+        spiking=_spiking(module, x, rng),
     )
 
 
@@ -107,6 +111,22 @@ def _differ(a: Tensor, b: Tensor) -> bool:
     """Whether the means of two samples (n, C) differ by far more than their standard errors."""
     spread = (a.var(0) / len(a) + b.var(0) / len(b)).sqrt()
     return bool(((a.mean(0) - b.mean(0)).abs() > COUPLED_SIGMAS * spread + 1e-3 * (a.abs().mean() + 1e-12)).any())
+
+
+def _spiking(module: nn.Module, x: Tensor, rng: Stream) -> bool:
+    """Whether two heights of a rule give two gradients, and a rule of spike trains is accepted."""
+    found = []
+    for rule in (Exponential(0.0, 1.0), Exponential(0.0, 0.5), RGA()):
+        with torch.enable_grad(), rng.child("gradient").active(), acting(rule):
+            image = x.detach().clone().requires_grad_()
+            try:
+                (gradient,) = torch.autograd.grad(logits_of(module(image)).sum(), image, allow_unused=True)
+            except (RuntimeError, UsageError):
+                return False
+        if gradient is None:
+            return False
+        found.append(gradient)
+    return not torch.equal(found[0], found[1])
 
 
 def _differentiable(module: nn.Module, x: Tensor, rng: Stream) -> bool:

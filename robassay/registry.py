@@ -26,6 +26,7 @@ KINDS = (
     "estimators",
     "transforms",
     "rules",
+    "activations",
     "recipes",
     "augmentations",
     "access",

@@ -84,6 +84,20 @@ class Exponential(BackwardRule):
         return self.height * (-self.slope * u.abs()).exp()
 
 
+@part(source="after Lun et al. 2025 (width from the potentials' statistics), whose form is not public")
+class Spread(BackwardRule):
+    """Triangle whose width follows the potentials: ``share`` · √(mean u²) over all it is asked for at once.
+
+    That is a layer at one step, batch included, so that an image's gradient depends on its batch mates by a width.
+    """
+
+    share: float = 1.0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        width = self.share * u.square().mean().sqrt().clamp_min(1e-6)
+        return (1 - u.abs() / width).clamp_min(0) / width
+
+
 @part
 class StraightThrough(BackwardRule):
     """1 everywhere. Source: Bengio et al. 2013."""

@@ -19,7 +19,7 @@ from robassay.threat import Goal, Loss
 class Facts(Cell):
     """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings; how many detectors."""
 
-    version = 2
+    version = 3
     target: Model
     on: Examples
 
@@ -37,10 +37,12 @@ class Signals(Cell):
         saturated: 1 where the true class has probability exactly 1 on every draw, or the CE gradient is exactly 0.
         zero_gradient: 1 where the margin gradient is exactly 0.
         alignment: cosine of the CE and the margin gradient; NaN where one is 0.
+        tied: share of the draws whose two largest logits are equal, as rates and spike times of few steps often are.
         carriers: effective number of draws that carry the CE gradient, (Σ g)² / Σ g² over the draws' gradient norms
             with respect to the logits; NaN for a deterministic model.
     """
 
+    version = 2
     target: Model
     on: Examples
     draws: int = 50
@@ -70,6 +72,7 @@ class Signals(Cell):
             "saturated": (dead | certain) & ~flat,
             "zero_gradient": flat,
             "alignment": cosine,
+            "tied": _tied(entropy.logits),
             "carriers": self._carriers(model, entropy.logits, goal.cross_entropy),
         }
 
@@ -82,6 +85,12 @@ class Signals(Cell):
         size = gradient.norm(dim=-1)
         size = size / size.amax(0).clamp_min(1e-38)
         return size.sum(0) ** 2 / (size**2).sum(0).clamp_min(1e-38)
+
+
+def _tied(logits: Tensor) -> Tensor:
+    """Share (B,) of the draws (n, B, C) whose decision is a tie."""
+    top = logits.topk(2, -1).values
+    return (top[..., 0] == top[..., 1]).float().mean(0)
 
 
 def _unit(gradient: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ PAPERS = {
         "A2SNN's ablation m1 to m5 on MNIST: the paper's attack, and the worst of four losses",
         "Eustratiadis et al. 2021, Table 5",
     ),
+    "widths": (
+        "one spiking network on MNIST under surrogate gradients of many widths, and the worst of them per image",
+        "after Ozdenizci and Legenstein 2024",
+    ),
 }
 """Studies of published results: summary and source."""
 
@@ -94,7 +98,8 @@ def _entries(kind: str) -> list[Any]:
     import robassay.estimators
     import robassay.models
     import robassay.nets
-    import robassay.policy  # noqa: F401
+    import robassay.policy
+    import robassay.surrogates  # noqa: F401
     from robassay.registry import entries
 
     return entries(kind)

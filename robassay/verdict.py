@@ -18,11 +18,17 @@ SCHEMA = 1
 NO_ROBUSTNESS = 0.05
 """A union whose upper end is at most this says that there is no robustness."""
 
+SWEEP, OWN = "sweep: ", "own rule"
+"""Attacks that differ in the estimator alone are named so in the battery; one of them has the network's own rule."""
+WEAKER = 0.03
+"""A surrogate that leaves so much more than the best is named as weak."""
+
 FLAGS = {
     "saturated": (0.05, "above"),
     "alignment": (0.6, "below"),
     "carriers": (5.0, "below"),
     "zero_gradient": (0.05, "above"),
+    "tied": (0.01, "above"),
 }
 """Indicators support a verdict, they never make one. Limits: specification of the audit, from measured nets."""
 
@@ -31,6 +37,7 @@ QUESTIONS = {
     "alignment": "Do the gradients of cross-entropy and margin point the same way (median cosine)?",
     "carriers": "How many of the EoT draws carry the CE gradient (median effective number)?",
     "zero_gradient": "On how many images is the margin gradient exactly 0?",
+    "tied": "How many decisions are a tie of the two largest logits?",
 }
 
 
@@ -182,14 +189,27 @@ def _checks(evidence: Evidence) -> list[dict[str, Any]]:
         if not facts["differentiable"]:
             told = "no: finite differences were used instead, which are weaker; the true robustness may be lower"
             found.append(_check("differentiable", "Does a gradient reach the image?", told, True))
+    found += _own_rule(evidence.battery)
     for name, values in evidence.signals.items():
-        share = name in ("saturated", "zero_gradient")
+        share = name in ("saturated", "zero_gradient", "tied")
         value = float(np.mean(values)) if share else float(np.nanmedian(values)) if not np.isnan(values).all() else None
         limit, side = FLAGS[name]
         flag = value is not None and (value > limit if side == "above" else value < limit)
         shown = "not measurable" if value is None else f"{100 * value:.0f} % of images" if share else f"{value:.2f}"
         found.append(_check(name, QUESTIONS[name], shown, flag, value))
     return found
+
+
+def _own_rule(battery: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    """Whether the surrogate that a spiking network was trained with is about as strong as the best that was tried."""
+    left = {n.removeprefix(SWEEP): rate(rows.survives()).value for n, rows in battery.items() if n.startswith(SWEEP)}
+    if OWN not in left:
+        return []
+    best = min(left, key=lambda name: left[name])
+    gap = left[OWN] - left[best]
+    told = f"it leaves {100 * left[OWN]:.0f} %, {best} {100 * left[best]:.0f} %"
+    question = "Is the network's own surrogate gradient as strong as the best that was tried?"
+    return [_check("surrogate", question, told, gap > WEAKER, gap)]
 
 
 def _check(name: str, question: str, answer: str, flag: bool, value: float | None = None) -> dict[str, Any]:

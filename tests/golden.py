@@ -13,6 +13,7 @@ import robassay.given
 import robassay.nets
 import robassay.policy
 import robassay.signals
+import robassay.surrogates
 import robassay.training  # noqa: F401
 from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules analogue policy classifier estimators access goals probe augment learner"),
+    ("contract", "rules analogue policy classifier estimators surrogates access goals probe augment learner"),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training learning adapters testing"),
     ("work", "cell models converted cells defended adopt plan store run given signals"),

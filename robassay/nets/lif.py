@@ -6,8 +6,10 @@ Layers of one step see each other without delay.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import final
 
@@ -76,6 +78,11 @@ class LIFClassifier(Classifier):
         """The pixels themselves as a constant input current."""
         current = self.layers[0](h.flatten(1))
         return self._run(current.expand(self.net.steps, *current.shape))
+
+    def lasting(self, steps: int) -> LIFClassifier:
+        other = copy.copy(self)
+        other.net = replace(self.net, steps=steps)
+        return other
 
     def _run(self, current: Tensor) -> Tensor:
         """Input current of the first hidden layer (steps, B, units) → logits (B, classes)."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from robassay.analogue import stand_in
 from robassay.errors import UsageError
 from robassay.registry import part_name
 from robassay.rules import Rule, SpikeTrain, WindowRule, in_force
@@ -197,6 +198,9 @@ def neurons_from(
             f"The rule {part_name(type(rule))} needs all steps of a spike train at once, and these are its steps after "
             "the first part. Run all steps in one part, or take a rule of single potentials, such as Triangle(0.5)."
         )
+    activation = stand_in()
+    if activation is not None:  # the analogue twin has no membrane
+        return activation(current / threshold), torch.zeros_like(current[0])
     how = _Dynamics(float(leak), float(threshold), reset, delay, strict, attached)
     flat = None if state is None else state.reshape(-1)
     spikes, end = _Neurons.apply(current.reshape(len(current), -1), flat, how, rule)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from robassay.analogue import stand_in
 from robassay.rules import BackwardRule, Exponential, Rectangle, in_force_pointwise
 
 HARD_SIGMOID = Rectangle(2.0)
@@ -92,9 +93,12 @@ def poisson(x: Tensor, signed: bool = True) -> Tensor:
     """One draw s = sign(x) · 1[u < |x|] ∈ {−1, 0, 1} per element, u uniform from torch's global generator.
 
     Unsigned, s = 1[u < x] ∈ {0, 1}: what is negative never spikes. E[s] = x for |x| ≤ 1 (0 ≤ x ≤ 1), hence the identity
-    as backward pass. Time steps are draws of an expanded tensor: ``poisson(x.expand(steps, *x.shape))``.
+    as backward pass, and x itself in an analogue twin. Time steps are draws of an expanded tensor:
+    ``poisson(x.expand(steps, *x.shape))``.
     Source: Sharmin et al. 2019, §III; the derivative: Sharmin et al. 2020.
     """
+    if stand_in() is not None:
+        return x
     drawn: Tensor = _Poisson.apply(x, signed)
     return drawn
 

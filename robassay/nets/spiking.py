@@ -240,6 +240,11 @@ class SpikingClassifier(Classifier):
         """The expected input as a constant current."""
         return self._run(Direct(), self.spikes.encoder.mean(h))
 
+    def lasting(self, steps: int) -> SpikingClassifier:
+        other = copy.copy(self)
+        other.spikes = replace(self.spikes, steps=steps)
+        return other
+
     def _run(self, encoder: Encoder, h: Tensor) -> Tensor:
         steps, rule = self.spikes.steps, in_force(self.spikes.rule)
         most = part_steps(steps, self.values * len(h), rule)
