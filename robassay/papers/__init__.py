@@ -12,11 +12,8 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.cifar import networks_tan_cifar
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
-<<<<<<< HEAD
     from robassay.papers.plastic import networks_plastic
-=======
     from robassay.papers.widths import widths
->>>>>>> 5aafea384465a7bf1cba51be512b902f81ecfa43
 
     studies = {
         "networks-tan": networks_tan,
