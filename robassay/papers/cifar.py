@@ -70,9 +70,9 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
         "BNN-S": (BNNS(widths=widths, normalise=norm), binary, 0.647, f"widths {widths}, "),
     }
     notes = {n: "" if full else f"{narrow}{r.epochs} epochs" for n, (_, r, _, narrow) in nets.items()}
-    limit = None if full else IMAGES
+    limit, tested = (None, 10_000) if full else (IMAGES, 2_000)
     made = {
-        n: Subject(Train(net, data, recipe, limit=limit), published, note=notes[n])
+        n: Subject(Train(net, data, recipe, limit=limit), published, note=notes[n], tested=tested)
         for n, (net, recipe, published, _) in nets.items()
     }
     if not full:  # from fair coins a narrow BNN-S does not begin to learn in so short a time
@@ -83,5 +83,7 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
             limit=limit,
             begin=Signed(made["BNN-D"].model),
         )
-        made["BNN-S"] = Subject(begun, nets["BNN-S"][2], note=f"widths {widths}, 4 epochs from BNN-D's signs")
+        made["BNN-S"] = Subject(
+            begun, nets["BNN-S"][2], note=f"widths {widths}, 4 epochs from BNN-D's signs", tested=tested
+        )
     return made

@@ -117,5 +117,5 @@ def _by(model: Model, on: Examples, policy: Policy, size: int) -> Evaluation:
 
 
 def _judged(subject: Subject, data: Source, policy: Once | MeanOf) -> Evaluation:
-    on = Examples(data, "test", 0, 10_000)
+    on = Examples(data, "test", 0, subject.tested)
     return tuple(Score(subject.model, part, policy, repeats=10 if policy == Once() else 1) for part in on.slices(SLICE))

@@ -47,12 +47,14 @@ class Subject:
         published: accuracy in the paper, None where it has none on MNIST.
         averaged: the paper's decision is an average of ten passes.
         note: what the recipe leaves out.
+        tested: the first so many of the test images are judged.
     """
 
     model: Model
     published: float | None = None
     averaged: bool = True
     note: str = ""
+    tested: int = 10_000
 
 
 def mnist_subjects(data: Source, scale: str) -> dict[str, Subject]:
@@ -85,7 +87,7 @@ def _tan(data: Source, full: bool) -> dict[str, Subject]:
     binary = Recipe(epochs=20 if full else 5, batch=256, lr=5e-3, weight_decay=1e-4)
     widths = (80, 160, 320) if full else (20, 40, 80)
     told = "" if full else f"widths {widths}, {binary.epochs} of 20 epochs"
-    drawn = Train(BNNS(widths=widths), data, binary)
+    drawn, few = Train(BNNS(widths=widths), data, binary), 10_000 if full else 2_000
     bnnd = Train(BNND(widths=widths), data, binary)
     if not full:  # from fair coins a narrow BNN-S does not begin to learn in so short a time
         drawn = replace(drawn, recipe=replace(binary, epochs=1, batch=128), begin=Signed(bnnd))
@@ -95,7 +97,7 @@ def _tan(data: Source, full: bool) -> dict[str, Subject]:
         "BSN-4": Subject(Train(BSN4(), data, deep), 0.972, note=short),
         "BSN-L": Subject(Train(BSNL(), data, conv), 0.990, note=short),
         "BNN-D": Subject(bnnd, 0.989, note=told),
-        "BNN-S": Subject(drawn, 0.967, note="" if full else f"widths {widths}, 1 epoch from BNN-D's signs"),
+        "BNN-S": Subject(drawn, 0.967, note="" if full else f"widths {widths}, 1 epoch from BNN-D's signs", tested=few),
     }
 
 
@@ -163,7 +165,9 @@ def spiking_positions(data: Source, full: bool) -> dict[str, Subject]:
         recipe, limit, note = replace(recipe, epochs=4, step=3, gamma=0.3), 20_000, "20,000 images, 4 epochs"
     return {
         f"RS behind activation {i + 1}": Subject(
-            Train(RandomSpiking(net, position=i), data, recipe, limit=limit), note=note
+            Train(RandomSpiking(net, position=i), data, recipe, limit=limit),
+            note=note,
+            tested=10_000 if full else 2_000,
         )
         for i in range(5)
     }
