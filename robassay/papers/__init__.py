@@ -14,6 +14,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
     from robassay.papers.plastic import networks_plastic
     from robassay.papers.widths import widths
+    from robassay.papers.spiking import networks_s, networks_s_cifar10
 
     studies = {
         "networks-tan": networks_tan,
@@ -21,6 +22,8 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "networks-plastic": networks_plastic,
         "networks-ge": networks_ge,
         "networks-e": networks_e,
+        "networks-s": networks_s,
+        "networks-s-cifar10": networks_s_cifar10,
         "positions": positions,
         "deciders": deciders,
         "anisotropic": anisotropic,
