@@ -202,6 +202,17 @@ def test_silent_neurons_are_a_trap() -> None:
         assert (shown(model, "margin")(ahead.reshape_as(dumb))[:, c] > margins[:, c]).double().mean() > 0.9
 
 
+def test_margins_are_those_up_to_the_first_spike(model: SefronClassifier, images: Tensor) -> None:
+    values = model.potentials(images[:100])
+    first = firing_times(values, model.threshold).amin(1).clamp_max(398)
+    logits = shown(model, "margin")(images[:100])
+    for v, t, row in zip(values, first.tolist(), logits, strict=True):
+        expected = 100 * (v[:, : t + 1].amax(1) / model.threshold - 1).float()
+        one = expected > 0  # several neurons fire at one step: only the winner's is its own
+        keep = ~one if int(one.sum()) > 1 else torch.ones_like(one)
+        assert torch.allclose(row[:3][keep], expected[keep], atol=1e-4)
+
+
 def test_silence_competes_in_the_margin_form(model: SefronClassifier, images: Tensor) -> None:
     """Its logit is how far the loudest neuron must be lowered, not a constant: that would hide the other classes."""
     values = model.potentials(images)
