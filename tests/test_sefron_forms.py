@@ -82,7 +82,7 @@ def test_potential_at_the_threshold_does_not_fire() -> None:
     values = torch.ones(1, 1, 401, dtype=torch.float64)
     values[0, 0, 300] = 1.0 + 1e-12
     assert firing_times(values, torch.ones(1, dtype=torch.float64)).tolist() == [[300]]
-    values[0, 0, 300], values[0, 0, 399] = 1.0, 2.0
+    values[0, 0, 300], values[0, 0, 400] = 1.0, 2.0  # the last steps are silence
     assert firing_times(values, torch.ones(1, dtype=torch.float64)).tolist() == [[399]]
 
 
@@ -192,13 +192,35 @@ def test_silent_neurons_are_a_trap() -> None:
     assert all((pull(shown(model, "crossing"), dumb, c) == 0).all() for c in range(3))
     margins, values = shown(model, "margin")(dumb), model.potentials(dumb)
     assert (margins[:, :3] <= 0).all() and margins[:, :3].unique().numel() > 3 * len(dumb) * 0.9
-    relative = (values[..., :399].amax(-1) / model.threshold - 1).float()
-    assert torch.allclose(margins[:, :3], relative, atol=1e-6)
+    relative = 100 * (values[..., :399].amax(-1) / model.threshold - 1).float()
+    assert torch.allclose(margins[:, :3], relative, atol=1e-4)
+    assert torch.allclose(margins[:, 3], -relative.amax(1), atol=1e-4)
     for c in range(3):
         gradient = pull(shown(model, "margin"), dumb, c)
         assert (gradient.norm(dim=1) > 0).all()
         ahead = (dumb.flatten(1) + 1e-2 * torch.nn.functional.normalize(gradient)).clamp(0, 1)
         assert (shown(model, "margin")(ahead.reshape_as(dumb))[:, c] > margins[:, c]).double().mean() > 0.9
+
+
+def test_margins_are_those_up_to_the_first_spike(model: SefronClassifier, images: Tensor) -> None:
+    values = model.potentials(images[:100])
+    first = firing_times(values, model.threshold).amin(1).clamp_max(398)
+    logits = shown(model, "margin")(images[:100])
+    for v, t, row in zip(values, first.tolist(), logits, strict=True):
+        expected = 100 * (v[:, : t + 1].amax(1) / model.threshold - 1).float()
+        one = expected > 0  # several neurons fire at one step: only the winner's is its own
+        keep = ~one if int(one.sum()) > 1 else torch.ones_like(one)
+        assert torch.allclose(row[:3][keep], expected[keep], atol=1e-4)
+
+
+def test_silence_competes_in_the_margin_form(model: SefronClassifier, images: Tensor) -> None:
+    """Its logit is how far the loudest neuron must be lowered, not a constant: that would hide the other classes."""
+    values = model.potentials(images)
+    peak = 100 * (values[..., :399].amax(-1) / model.threshold - 1).amax(1)
+    logits = shown(model, "margin")(images)
+    assert torch.allclose(logits[:, 3], -peak.float(), atol=1e-4)
+    rivals = logits[peak > 1].topk(2, 1).indices[:, 1]
+    assert 0.25 < (rivals == 3).double().mean() < 0.75  # a constant of 0 or more would always be the second
 
 
 # ---------------------------------------------------------------------------------------------------------------- exam

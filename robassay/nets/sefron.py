@@ -60,8 +60,9 @@ class MCSefron(Learner):
             "latch": 400 − firing time, as the sum over time of latched spikes with an identity in place of the step's
             derivative; a neuron that does not fire has a constant logit, but a (meaningless) gradient.
             "crossing": the same values, with the exact derivative of the time of crossing; 0 for silent neurons.
-            "margin": the largest (V − threshold)/threshold up to the first spike of any neuron; exact. Attack this
-            one: the others hide the distance of silent neurons to their threshold.
+            "margin": 100 (V − threshold)/threshold, the largest up to the first spike of any neuron; exact, and not
+            flat where neurons are silent.
+            None is the strongest everywhere: evaluate with all of them.
     """
 
     fields: int = 5
@@ -191,12 +192,11 @@ class SefronClassifier(Classifier):
         late = crossings(values, fired, self.threshold)
         exact = late.detach() if self.net.tie == "interpolate" else fired.double()
         if self.net.form == "margin":
-            logits, none = self._margins(values, fired, exact), 1e-30
-        else:
-            slope = self._latched(values) if self.net.form == "latch" else -late
-            logits, none = STEPS - exact + (slope - slope.detach()), 1.5
+            return self._margins(values, fired, exact).float()
+        slope = self._latched(values) if self.net.form == "latch" else -late
+        logits = STEPS - exact + (slope - slope.detach())
         # Between the logit of a neuron that is silent and that of one that fires at the last step.
-        return torch.cat([logits, logits.new_full((len(h), 1), none)], 1).float()
+        return torch.cat([logits, logits.new_full((len(h), 1), 1.5)], 1).float()
 
     def _latched(self, values: Tensor) -> Tensor:
         """Σ_t of the latched spikes, (B, C): steps from the first spike on, identity in place of the step's slope."""
@@ -204,17 +204,20 @@ class SefronClassifier(Classifier):
         return fires.cummax(-1).values.sum(-1)
 
     def _margins(self, values: Tensor, fired: Tensor, exact: Tensor) -> Tensor:
-        """Largest excess over the threshold, relative to it, up to the first spike: (B, C); the winner's is largest."""
-        relative = (values - self.threshold[:, None]) / self.threshold[:, None]
+        """Largest excess over the threshold up to the first spike, the winner's the largest: (B, C); and last, how far
+        all neurons stay below it at all steps, negative if one fires."""
+        # In percent, so that cross-entropy tells the classes apart as it does in the other forms.
+        relative = 100 * ((values - self.threshold[:, None]) / self.threshold[:, None])[..., :SILENT]
         first = fired.amin(1)
-        until = torch.arange(values.shape[-1]) <= first.clamp_max(SILENT - 1)[:, None, None]
+        until = torch.arange(SILENT) <= first[:, None, None]
         margins = relative.masked_fill(~until, -torch.inf).amax(-1)
         # A neuron that fires at the same step as the winner has lost by the tie rule, whatever its potential.
         winner = exact.argmin(1, keepdim=True)  # the first of equals
         top = margins.detach().gather(1, winner)
         ceiling = torch.where(first[:, None] < SILENT, top * (1 - 1e-6), torch.inf)
         excess = (margins.detach() - ceiling).clamp_min(0).scatter(1, winner, 0.0)
-        return margins - excess
+        below = 1e-30 - relative.amax((1, 2))  # at the threshold no neuron fires
+        return torch.cat([margins - excess, below[:, None]], 1)
 
 
 def wanted_times(fired: Tensor, label: int) -> Tensor:
