@@ -44,7 +44,8 @@ class Train(Model):
         recipe: how.
         seed: names the streams of weights, order and noise.
         limit: use only the first so many training images; None for all.
-        begin: a model of the same net; its weights are the initial ones.
+        begin: a model of the same net; its weights are the initial ones. A converted network may begin the training of
+            a spiking one.
         teacher: its softmax(logits / recipe.temperature) on the unchanged training images, its noise off, are the
             labels that are learnt.
         extra: adversarial images that are learnt besides.
@@ -77,7 +78,8 @@ class Train(Model):
             )
         # Known now, long before the other training ends and its weights or logits would not fit.
         for role, other in (("begin", self.begin), ("teacher", self.teacher)):
-            theirs, ours = (other.data if isinstance(other, Train) else self.data), self.data
+            ours = self.data
+            theirs = getattr(other, "data", ours)  # a training or a conversion says what it was trained on
             if (theirs.shape, theirs.classes) != (ours.shape, ours.classes):
                 raise UsageError(
                     f"{role} was trained for images {theirs.shape} of {theirs.classes} classes ({theirs.name}), "

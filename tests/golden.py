@@ -17,6 +17,7 @@ import robassay.surrogates
 import robassay.training  # noqa: F401
 from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
+from robassay.converted import Convert, Timed
 from robassay.defended import Encoder, Guarded, Regional
 from robassay.given import Given, Held
 from robassay.models import Mixed, Quieted, Train
@@ -28,6 +29,8 @@ CELLS: tuple[type[Cell], ...] = (
     Train,
     Mixed,
     Quieted,
+    Convert,
+    Timed,
     Regional,
     Encoder,
     Guarded,

@@ -13,7 +13,7 @@ from torch import Tensor
 from robassay.errors import UsageError
 from robassay.nets.encoders import Direct, Encoder, Latency, Poisson
 from robassay.nets.neurons import neurons, neurons_from
-from robassay.nets.parts import PART_VALUES, State, in_parts, part_steps
+from robassay.nets.parts import BARE_VALUES, PART_VALUES, State, in_parts, part_steps
 from robassay.nets.readouts import first_spike, membrane, rate, undecided
 from robassay.rng import Stream
 from robassay.rules import BPTR, Atan, Triangle, acting
@@ -178,4 +178,6 @@ def test_memory_decides_the_parts() -> None:
     assert part_steps(100, PART_VALUES // 50, BPTR()) == 100
     with pytest.raises(UsageError, match="GiB at once"):
         part_steps(100, PART_VALUES, BPTR())
+    with torch.no_grad():
+        assert part_steps(100, BARE_VALUES // 3, BPTR()) == 3
     assert math.log2(PART_VALUES) == 26  # which bits come out depends on it

@@ -17,7 +17,7 @@ LAYERS = (
     ("contract", "rules analogue policy classifier estimators surrogates access goals probe augment learner"),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training learning adapters testing"),
-    ("work", "cell models cells defended adopt plan store run given signals"),
+    ("work", "cell models converted cells defended adopt plan store run given signals"),
     ("meaning", "folds verdict study protocols document"),
     ("edge", "report auditing demo studies papers exams cli"),
 )

@@ -228,6 +228,9 @@ def test_an_attacker_swaps_a_window_rule_in() -> None:
 
 def test_a_window_rule_refuses_a_part_of_a_train() -> None:
     x = drawn(4, 3)
-    _, state = neurons_from(None, x, LEAK, THRESHOLD, "soft", BPTR())
+    how: Any = (LEAK, THRESHOLD, "soft", BPTR())
+    _, state = neurons_from(None, x, *how)
+    parted = torch.cat([neurons_from(None, x, *how)[0], neurons_from(state, x, *how)[0]])
+    assert torch.equal(parted, neurons(torch.cat([x, x]), *how))  # nothing is differentiated
     with pytest.raises(UsageError, match="bptr needs all steps"):
-        neurons_from(state, x, LEAK, THRESHOLD, "soft", BPTR())
+        neurons_from(state, x.requires_grad_(), *how)

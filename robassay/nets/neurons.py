@@ -188,10 +188,12 @@ def neurons_from(
     """As :func:`neurons`, from the state that earlier steps left: spikes (steps, …) and the new state (…).
 
     Raises:
-        UsageError: the rule in force is one of whole spike trains, and these steps are a part of one.
+        UsageError: the rule in force is one of whole spike trains, these steps are a part of one, and the gradient is
+            wanted.
     """
     rule = in_force(rule)
-    if state is not None and isinstance(rule, WindowRule):
+    differentiated = torch.is_grad_enabled() and state is not None and (state.requires_grad or current.requires_grad)
+    if differentiated and isinstance(rule, WindowRule):
         raise UsageError(
             f"The rule {part_name(type(rule))} needs all steps of a spike train at once, and these are its steps after "
             "the first part. Run all steps in one part, or take a rule of single potentials, such as Triangle(0.5)."

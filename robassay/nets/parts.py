@@ -18,7 +18,10 @@ from robassay.errors import UsageError
 from robassay.rules import Rule, WindowRule, acting, chosen
 
 PART_VALUES = 2**26
-"""Most potentials of a part: 256 MiB of them in float32, about three times as much in all."""
+"""Most potentials of a part with gradients, 256 MiB in float32 and about three times as much in all: a second part
+means that all steps are computed twice."""
+BARE_VALUES = 2**22
+"""Most potentials of a part without gradients: memory that is small enough to be used again for the next one."""
 WHOLE_VALUES = 2**30
 """Most potentials of a run that cannot be parted."""
 
@@ -29,11 +32,13 @@ Run = Callable[[int, int, State], State]
 def part_steps(steps: int, values: int, rule: Rule) -> int:
     """Time steps of a part where ``values`` neurons (batch included) run for ``steps`` under ``rule``.
 
-    A constant decides, not the machine's memory: it settles which bits come out.
+    Constants decide, not the machine's memory: rounding, and now and then a spike, depends on the parts.
 
     Raises:
-        UsageError: a rule of whole spike trains asks for all steps at once, and they would need several GiB.
+        UsageError: for a gradient a rule of whole spike trains asks for all steps at once, which is too much.
     """
+    if not torch.is_grad_enabled():
+        return max(1, min(steps, BARE_VALUES // max(1, values)))
     if isinstance(rule, WindowRule):
         if steps * values > WHOLE_VALUES:
             raise UsageError(

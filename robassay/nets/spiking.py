@@ -198,18 +198,32 @@ class SpikingClassifier(Classifier):
         behind = list(plain.trunk)[first:]
         self.layers = nn.ModuleList(c for layer in behind for c in _counterparts(layer, spikes))
         self.head = plain.head
+        self._check_steps(spikes)
+        self.values = self._values(shape)
+
+    def _check_steps(self, spikes: Spikes) -> None:
         depth = sum(isinstance(m, Neurons) for m in self.modules())
         if spikes.delay and spikes.steps <= depth:
             raise UsageError(
                 f"steps={spikes.steps}: with delay=True a spike needs {depth} steps to pass {depth} layers of neurons, "
                 f"so that no output could come. Write steps={depth + 1} or many more, or delay=False."
             )
-        self.values = self._values(shape)
+
+    def lasting(self, steps: int) -> SpikingClassifier:
+        """A copy that runs for ``steps`` time steps.
+
+        Raises:
+            UsageError: too few for a spike to pass all layers.
+        """
+        other = copy.deepcopy(self)
+        other.spikes = replace(self.spikes, steps=steps)
+        other._check_steps(other.spikes)
+        return other
 
     @torch.no_grad()
     def _values(self, shape: Shape) -> int:
         """Potentials per image and step, the input's pixels among them."""
-        pixels, carry = torch.zeros(1, 1, *shape), Carry(())
+        pixels, carry = self.head.weight.new_zeros(1, 1, *shape), Carry(())
         self.eval()
         self._layers(pixels, carry)
         self.train()
