@@ -210,12 +210,12 @@ class SpikingClassifier(Classifier):
             )
 
     def lasting(self, steps: int) -> SpikingClassifier:
-        """A copy that runs for ``steps`` time steps.
+        """The same weights, shared, that run for ``steps`` time steps.
 
         Raises:
             UsageError: too few for a spike to pass all layers.
         """
-        other = copy.deepcopy(self)
+        other = copy.copy(self)
         other.spikes = replace(self.spikes, steps=steps)
         other._check_steps(other.spikes)
         return other
@@ -239,11 +239,6 @@ class SpikingClassifier(Classifier):
     def quiet(self, h: Tensor) -> Tensor:
         """The expected input as a constant current."""
         return self._run(Direct(), self.spikes.encoder.mean(h))
-
-    def lasting(self, steps: int) -> SpikingClassifier:
-        other = copy.copy(self)
-        other.spikes = replace(self.spikes, steps=steps)
-        return other
 
     def _run(self, encoder: Encoder, h: Tensor) -> Tensor:
         steps, rule = self.spikes.steps, in_force(self.spikes.rule)
