@@ -114,9 +114,9 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _spiking(module: nn.Module, x: Tensor, rng: Stream) -> bool:
-    """Whether two heights of a rule give two gradients, and a rule of spike trains is accepted."""
+    """Whether one rule gives one gradient, two heights of it give two, and a rule of spike trains is accepted."""
     found = []
-    for rule in (Exponential(0.0, 1.0), Exponential(0.0, 0.5), RGA()):
+    for rule in (Exponential(0.0, 1.0), Exponential(0.0, 1.0), Exponential(0.0, 0.5), RGA()):
         with torch.enable_grad(), rng.child("gradient").active(), acting(rule):
             image = x.detach().clone().requires_grad_()
             try:
@@ -126,7 +126,7 @@ def _spiking(module: nn.Module, x: Tensor, rng: Stream) -> bool:
         if gradient is None:
             return False
         found.append(gradient)
-    return not torch.equal(found[0], found[1])
+    return torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
 def _differentiable(module: nn.Module, x: Tensor, rng: Stream) -> bool:

@@ -105,7 +105,7 @@ def test_what_was_run_before_changes_nothing(framework):
         model(1 - X[:3])
         assert torch.equal(model(X), first)
         # As a caller outside of robassay leaves it: with a potential.
-        model.module(X[:2])
+        model.module(X)
         assert torch.equal(model(X), first)
 
 
@@ -384,3 +384,28 @@ def test_the_rate_rule_changes_no_spike(framework):
         with acting(RGA()):
             assert torch.equal(model(X), plain)
     assert gradient(model, RGA()).any()
+
+
+@EACH
+def test_at_the_threshold_a_rule_keeps_the_frameworks_own_decision(framework):
+    """One neuron whose current is its threshold, 1, to the bit: only SpikingJelly's fires, whatever the rule."""
+    dense = nn.Linear(1, 2, bias=False)
+    dense.weight.data[:] = 2.0 if framework == "norse" else 1.0
+    parts = [nn.Flatten(), dense, peers.layer(framework)]
+    net = nn.Sequential(*parts)
+    if framework == "norse":
+        import norse.torch as norse
+
+        net = norse.SequentialState(*parts)
+    model, x = adapted(framework, net, steps=1, shape=(1, 1, 1)), torch.ones(1, 1, 1, 1)
+    with torch.no_grad():
+        for rule in (None, Triangle(), RGA()):
+            with acting(rule):
+                assert model(x)[0, 0].item() == float(framework == "spikingjelly")
+
+
+def test_nothing_is_left_in_the_neurons_after_a_pass():
+    net = peers.net("spikingjelly")
+    model = adapted("spikingjelly", net)
+    model(X.clone().requires_grad_())
+    assert net[2].v == 0.0 and net[4].v == 0.0

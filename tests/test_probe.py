@@ -67,6 +67,7 @@ def test_findings(twist, found):
         "coupled": False,
         "differentiable": True,
         "probabilities": False,
+        "spiking": False,
     }
     result = probe(Net(twist), X)._asdict()
     if twist in ("state", "own generator"):  # such a module changes from call to call: coupling cannot be told

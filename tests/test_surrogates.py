@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import robassay as ra
-from robassay.analogue import ClipFloor, ReLU
+from robassay.analogue import ClipFloor, ReLU, standing_in
 from robassay.auditing import describe_audit, threat_of
 from robassay.cells import Examples
 from robassay.data import find, pixels
@@ -18,6 +18,7 @@ from robassay.errors import UsageError
 from robassay.estimators import Backprop, Ruled
 from robassay.folds import rows
 from robassay.given import held
+from robassay.nets import parts
 from robassay.nets.encoders import Direct, Poisson
 from robassay.nets.mlp import MLP
 from robassay.nets.spiking import Spikes, Spiking
@@ -69,6 +70,19 @@ def test_the_twins_direction_is_that_of_the_network_of_relu(threshold):
     # The encoder's noise is off in the twin and on in what is judged.
     other = Twin(ReLU())(model, X, LOSS, RNG.child("other"))
     assert torch.equal(found.gradient, other.gradient) and not torch.equal(found.logits, other.logits)
+
+
+def test_a_twin_that_runs_in_parts_has_the_same_direction(monkeypatch):
+    """The parts are run again on the way back; they must be the twin's then, too."""
+    model = spiking()
+    whole = Twin()(model, X, LOSS, RNG)
+    monkeypatch.setattr(parts, "PART_VALUES", 3 * model.values * len(X))
+    image = X.clone().requires_grad_()
+    with standing_in(ReLU()):
+        value = LOSS(model(image)).sum()
+    # Outside, as a thread of autograd's is.
+    (parted,) = torch.autograd.grad(value, image)
+    assert torch.allclose(whole.gradient, parted, atol=1e-6)
 
 
 def test_the_twins_value_and_logits_are_the_spiking_networks():

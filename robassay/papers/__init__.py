@@ -13,8 +13,8 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     from robassay.papers.cifar import networks_tan_cifar
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
     from robassay.papers.plastic import networks_plastic
-    from robassay.papers.widths import widths
     from robassay.papers.spiking import networks_s, networks_s_cifar10
+    from robassay.papers.widths import widths
 
     studies = {
         "networks-tan": networks_tan,
