@@ -22,10 +22,9 @@ THRESHOLD = 50.0
 """Responses to pixels of 0 … 255 below this are none."""
 REACH = 8
 """The local mean is that of a square of 2 · 8 + 1 pixels."""
-LEAST = THRESHOLD / (2 * REACH + 1) ** 2
-"""The local mean around a single response that just reaches the threshold."""
 
-Gate = Literal["hard", "straight"]
+Gate = Literal["contrast", "hard"]
+"""What passes a spike of the filters backwards, see :func:`final_wave`."""
 
 
 @lru_cache(maxsize=1)
@@ -50,22 +49,21 @@ def _gaussian(window: int, sd: float) -> Tensor:
     return torch.exp(-square / (2 * sd**2)) / (2 * torch.pi * sd**2)
 
 
-def responses(x: Tensor, gate: Gate = "hard") -> Tensor:
-    """Locally normalised filter responses (B, 6, H, W), 0 below the threshold.
+def contrasts(x: Tensor) -> Tensor:
+    """Responses of the filters to grey images (B, 1, H, W), in units of 255ths: (B, 6, H, W)."""
+    return F.conv2d(x * 255, filters().to(x), padding=6)
 
-    Args:
-        x: grey images (B, 1, H, W).
-        gate: what passes the threshold backwards. "hard", as it is: nothing where there is no response, so an
-            attacker who follows it cannot add a stroke. "straight": everything.
-    """
-    r = F.conv2d(x * 255, filters().to(x), padding=6)
-    kept = r * (r >= THRESHOLD)
-    if gate == "straight":
-        kept = kept.detach() + r - r.detach()
+
+def normalised(contrast: Tensor) -> Tensor:
+    """Contrasts (B, 6, H, W) over their local mean; 0 below the threshold."""
+    kept = contrast * (contrast >= THRESHOLD)
     local = F.avg_pool2d(kept, 2 * REACH + 1, stride=1, padding=REACH)
-    if gate == "straight":  # where nothing responds, as if one pixel just did
-        return kept / torch.where(local > 0, local, torch.full_like(local, LEAST))
     return kept / (local + 1e-12)
+
+
+def responses(x: Tensor) -> Tensor:
+    """Locally normalised responses (B, 6, H, W) to grey images (B, 1, H, W)."""
+    return normalised(contrasts(x))
 
 
 def times(response: Tensor) -> Tensor:
@@ -82,12 +80,19 @@ def times(response: Tensor) -> Tensor:
     return torch.where(flat > 0, found, STEPS).to(torch.uint8).view_as(response)
 
 
-def final_wave(response: Tensor) -> Tensor:
-    """Who has spiked by the last step: 0 or 1, (B, 6, H, W); backward: the rule in force, by default straight through.
+def final_wave(x: Tensor, gate: Gate = "contrast") -> Tensor:
+    """Who has spiked by the last step, 0 or 1, (B, 6, H, W), for grey images (B, 1, H, W).
 
-    Ranks are constants of the backward pass: with a hard gate only those that spike pass a gradient.
+    Backward: the rule in force, by default straight through.
+
+    Args:
+        gate: where the step is differentiated. "contrast": at the threshold of 50, which is what decides whether there
+            is a spike. "hard": at the normalised response, as Tan et al. 2020 suggest; nothing passes where there is no
+            response, so the gradient adds no stroke, and it rewards weaker neighbours, which make no spike either.
     """
-    spiked = (times(response) < STEPS).to(response.dtype)
-    through = spike(response, StraightThrough())
-    # The weakest responses, which have no step left, are above 0 and do not spike.
+    contrast = contrasts(x)
+    spiked = (times(normalised(contrast.detach())) < STEPS).to(x.dtype)
+    u = contrast / THRESHOLD - 1 if gate == "contrast" else normalised(contrast)
+    # The step's value is not taken: the weakest responses have no step left and never spike.
+    through = spike(u, StraightThrough())
     return through - through.detach() + spiked

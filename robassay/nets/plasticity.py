@@ -66,7 +66,7 @@ def fronts(model: STDPNetwork, layer: int, x: Tensor) -> Iterator[Tensor]:
     from robassay.nets.stdp import LAYERS
 
     for part in x.split(BATCH):
-        t = times(responses(pixels(part).mean(1, keepdim=True), model.gate))
+        t = times(responses(pixels(part).mean(1, keepdim=True)))
         for below in range(layer):
             t = first_spikes(earliest(t, LAYERS[below].pool), model.weights[below], LAYERS[below])
         yield from earliest(t, LAYERS[layer].pool).unbind()
@@ -210,8 +210,8 @@ def _final_waves(model: STDPNetwork, x: Tensor) -> Tensor:
     for part in x.split(BATCH):
         wave = model.prefix(pixels(part))
         for layer in (0, 1):
-            wave = (model.current(layer, wave) > LAYERS[layer].threshold).float()
-        found.append(F.max_pool2d(wave, LAYERS[2].pool).bool())
+            wave = (model.height(layer, wave) > LAYERS[layer].threshold).float()
+        found.append(wave.bool())
     waves = torch.cat(found)
     model.kept = name, waves
     return waves

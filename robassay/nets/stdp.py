@@ -20,7 +20,7 @@ from robassay.data import Images
 from robassay.errors import UsageError
 from robassay.learner import Learner, Told
 from robassay.nets.backbone import Shape, check_side
-from robassay.nets.latency import MAPS, Gate, final_wave, responses
+from robassay.nets.latency import MAPS, Gate, final_wave
 from robassay.nets.ops import spike
 from robassay.nets.plasticity import present_features, present_rewards
 from robassay.registry import part
@@ -65,7 +65,7 @@ class SNNM(Learner):
         drop: probability that a map of the last layer sits a presentation out.
         intended: begin the last layer's rates at .9 for rewards and .1 for punishments. The published example computes
             these factors and applies them only after the first 1,000 images.
-        gate: see :func:`robassay.nets.latency.responses`.
+        gate: where the filters' spikes are differentiated, see :func:`robassay.nets.latency.final_wave`.
         keep: "best" or "last" pass of the last layer.
     """
 
@@ -74,7 +74,7 @@ class SNNM(Learner):
     limits: tuple[int | None, int | None, int | None] = (None, None, None)
     drop: float = 0.0
     intended: bool = False
-    gate: Gate = "hard"
+    gate: Gate = "contrast"
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class SNNM(Learner):
             )
         if not 0 <= self.drop < 1:
             raise UsageError(f"snn-m was given drop={self.drop}; it needs a probability below 1, such as drop=0.5.")
-        if self.gate not in ("hard", "straight") or self.keep not in ("best", "last"):
+        if self.gate not in ("contrast", "hard") or self.keep not in ("best", "last"):
             raise UsageError(f"snn-m was given gate={self.gate!r}, keep={self.keep!r}; see robassay list nets.")
 
     @property
@@ -152,7 +152,7 @@ class STDPNetwork(Classifier):
 
     def prefix(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) → the final wave (B, 6, H, W) of spikes from the filters."""
-        return final_wave(responses(x.mean(1, keepdim=True), self.gate))
+        return final_wave(x.mean(1, keepdim=True), self.gate)
 
     def draw(self, h: Tensor) -> Tensor:
         """Logits: the largest potential of every class's maps."""
@@ -161,14 +161,20 @@ class STDPNetwork(Classifier):
     def potentials(self, wave: Tensor) -> Tensor:
         """Potentials of the last layer at the last step (B, maps, h, w), from the filters' final wave."""
         for layer in (0, 1):
-            wave = spike(self.current(layer, wave) / LAYERS[layer].threshold - 1, StraightThrough())
+            wave = spike(self.height(layer, wave) / LAYERS[layer].threshold - 1, StraightThrough())
         return self.current(2, wave)
 
+    def height(self, layer: int, wave: Tensor) -> Tensor:
+        """Potentials of layer 0 or 1, pooled as the next layer does: who is highest spikes first.
+
+        Pooling them in front of the threshold gives the same spikes as pooling behind it, and a gradient also to a
+        window in which nobody spikes.
+        """
+        return F.max_pool2d(self.current(layer, wave), LAYERS[layer + 1].pool)
+
     def current(self, layer: int, wave: Tensor) -> Tensor:
-        """Pooling and convolution of a layer: waves (B, maps in front, H, W) → potentials."""
-        how = LAYERS[layer]
-        pooled = F.max_pool2d(wave, how.pool) if how.pool > 1 else wave
-        return F.conv2d(pooled, self.weights[layer], padding=how.padding)
+        """Convolution of a layer: pooled waves (B, maps in front, H, W) → potentials."""
+        return F.conv2d(wave, self.weights[layer], padding=LAYERS[layer].padding)
 
     def alarms(self, x: Tensor) -> Tensor:
         """0 for an image that gives no potential at all, whose decision would be the first class by default."""
