@@ -372,6 +372,11 @@ def test_a_rule_of_whole_spike_trains_gives_one_factor_per_neuron(framework, at_
     assert logits[0, 0] > 0 and logits[0, 1] == 0
     fired, silent = (torch.autograd.grad(logits[0, i], x, retain_graph=True)[0].item() for i in (0, 1))
     assert fired == pytest.approx(0.3 / 0.5) and silent == 0
+    # RGA at a mean input of 0.6 and 0.4 thresholds, leak ½: (1 − 0.2·½)/(1 + ½) = 0.6, and 0.2 below the onset at ½.
+    with acting(RGA()):
+        logits = model(x)
+    both = [torch.autograd.grad(logits[0, i], x, retain_graph=True)[0].item() for i in (0, 1)]
+    assert both == pytest.approx([0.6 * 0.3 / 0.5, 0.2 * 0.2 / 0.5])
     with pytest.raises(UsageError, match="goes back through the membranes"), acting(LeakyTrace()):
         model(x)
 
