@@ -14,7 +14,8 @@ from robassay.models import Train
 from robassay.nets.backbone import Backbone, Plain
 from robassay.nets.conversion import Method, convert
 from robassay.nets.published import Published
-from robassay.nets.spiking import Spikes, Spiking, SpikingClassifier
+from robassay.nets.spikes import Spikes
+from robassay.nets.spiking import Spiking, SpikingClassifier
 from robassay.rng import Stream
 from robassay.training import WEIGHT, copied, restore
 

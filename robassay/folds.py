@@ -261,6 +261,23 @@ class Success(Fold):
 
 
 @dataclass(frozen=True)
+class Agreement(Fold):
+    """Share of draws of the first evaluation that decide as the second one's first draw, right or wrong."""
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        one, other = evaluations
+        return rate((one.decisions == other.decisions[:1]).astype(np.float64), blocks(evaluations))
+
+
+@dataclass(frozen=True)
+class Refused(Fold):
+    """Share of draws that decide nothing: −1, whatever the label."""
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        return rate((evaluations[0].decisions == REJECT).astype(np.float64), blocks(evaluations[:1]))
+
+
+@dataclass(frozen=True)
 class Majority(Fold):
     """Share of examples that a majority of draws gets right."""
 
@@ -294,7 +311,20 @@ class Queries(Fold):
 
 
 FOLDS: dict[str, type[Fold]] = {
-    c.__name__: c for c in (Accuracy, WorstCase, Gap, Difference, Success, Majority, EveryDraw, Distortion, Queries)
+    c.__name__: c
+    for c in (
+        Accuracy,
+        WorstCase,
+        Gap,
+        Difference,
+        Success,
+        Agreement,
+        Refused,
+        Majority,
+        EveryDraw,
+        Distortion,
+        Queries,
+    )
 }
 
 

@@ -89,6 +89,24 @@ class Rejecting(Policy):
         return torch.where(sure, self.inner.decide(logits), REJECT)
 
 
+@part(name="untied", source="ours: what a spiking network without an output spike has not decided")
+class Untied(Policy):
+    """One stochastic pass, arg-max; refuses an image whose largest logit belongs to two classes or more.
+
+    A spiking network that stays silent gives all classes the same logit, and argmax would call that class 0.
+    """
+
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        if self.draws != 1:
+            raise UsageError(f"Untied takes one draw, not {self.draws}. Write MeanOf({self.draws}) or VoteOf(…).")
+
+    def decide(self, logits: Tensor) -> Tensor:
+        tied = (logits[0] == logits[0].amax(-1, keepdim=True)).sum(-1) > 1
+        return torch.where(tied, REJECT, logits[0].argmax(-1))
+
+
 def _positive(draws: int) -> None:
     if draws < 1:
         raise UsageError(f"draws={draws}: a decision needs at least one pass. Write draws=10.")

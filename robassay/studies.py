@@ -17,6 +17,11 @@ PAPERS = {
     "positions": ("random spiking behind later activations costs accuracy", "Ge et al. 2020, §4.2"),
     "deciders": ("MagNet and region-based classification on MNIST", "Ge et al. 2020, Table 2"),
     "networks-e": ("A2SNN and its competitors on MNIST: accuracy", "Eustratiadis et al. 2021"),
+    "networks-s": ("VGG9 and VGG5 on MNIST: converted, spiking and hybrid networks", "Sharmin et al. 2019 and 2020"),
+    "networks-s-cifar10": (
+        "VGG9 and VGG5 on CIFAR-10: converted, spiking and hybrid networks",
+        "Sharmin et al. 2019, Table I; Sharmin et al. 2020",
+    ),
     "anisotropic": (
         "A2SNN's ablation m1 to m5 on MNIST: the paper's attack, and the worst of four losses",
         "Eustratiadis et al. 2021, Table 5",

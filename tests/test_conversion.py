@@ -23,7 +23,8 @@ from robassay.nets.mlp import MLP
 from robassay.nets.neurons import neurons
 from robassay.nets.published import HYBRID, VGG5, ResNet20
 from robassay.nets.resnet import ResNet18
-from robassay.nets.spiking import Neurons, Spikes, Spiking, SpikingClassifier
+from robassay.nets.spikes import Neurons, Spikes
+from robassay.nets.spiking import Spiking, SpikingClassifier
 from robassay.nets.vgg import VGG
 from robassay.recipe import Recipe
 from robassay.rng import Stream

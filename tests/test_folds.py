@@ -9,11 +9,13 @@ import pytest
 
 from robassay.folds import (
     Accuracy,
+    Agreement,
     Difference,
     Distortion,
     EveryDraw,
     Gap,
     Majority,
+    Refused,
     Rows,
     Success,
     WorstCase,
@@ -125,6 +127,14 @@ def test_worst_case_of_lucky_draws_is_unbiased():
     found = WorstCase()(attacks)
     assert naive < 0.8
     assert found.low <= 0.9 <= found.high
+
+
+def test_agreement_and_refusals_do_not_look_at_labels():
+    one, other = np.array([[1, 2, -1, 0], [1, 0, -1, 3]]), np.array([[1, 2, 3, 3], [0, 0, 0, 0]])
+    assert Agreement()([evaluation(one), evaluation(other)]).value == (2 + 2) / 8
+    assert Refused()([evaluation(one, attacked=False)]).value == Refused()([evaluation(one)]).value == 2 / 8
+    assert Refused()([evaluation(other)]).value == 0
+    assert isinstance(thaw({"type": "Agreement"}), Agreement) and isinstance(thaw({"type": "Refused"}), Refused)
 
 
 def test_worst_case_finds_the_per_example_winner():

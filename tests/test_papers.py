@@ -9,11 +9,15 @@ import pytest
 from robassay.adopt import adopt
 from robassay.cell import with_needs
 from robassay.cells import Examples, Score
+from robassay.converted import Convert
+from robassay.data import find
 from robassay.errors import UsageError
 from robassay.models import Train
 from robassay.nets.cw_mnist import CWMnist
 from robassay.papers import study_of
+from robassay.papers.spiking import AGREEMENT, spiking_families
 from robassay.papers.subjects import M
+from robassay.rules import LeakyTrace
 from robassay.run import carry_out
 from robassay.store import Store
 from robassay.studies import PAPERS, load_study
@@ -81,3 +85,36 @@ def test_the_ablation_is_the_papers() -> None:
         "m4": ("full", False, True),
         "m5": ("full", True, True),
     }
+
+
+@pytest.mark.data
+def test_the_spiking_networks_are_the_papers() -> None:
+    """Sharmin et al. 2019, §IV: clean accuracy on CIFAR-10 of the network of ReLU, SNN-I and SNN-II; what is short."""
+    (table,) = tables(study_of("networks-s-cifar10", "full", None))
+    published = {row.split(" (")[0]: value for (row, _), value in table.published.items()}
+    assert published == {
+        "VGG9, ReLU": 0.895,
+        "VGG9, converted": 0.856,
+        "VGG9, spike-based back-propagation": 0.871,
+    }
+    for name, shape in (("mnist", 1), ("cifar10", 3)):
+        nine, five = spiking_families(find(name, None), "small")
+        trained = [family.spiking[1].model for family in (nine, five)]
+        assert all(isinstance(m, Train) and m.limit == 10_000 and m.net.spikes.steps <= 25 for m in trained)
+        assert five.spiking[1].model.begin.of == five.relu.model and nine.spiking[1].model.begin is None
+        for family in (nine, five):
+            converted = family.converted.model
+            assert isinstance(converted, Convert) and converted.of == family.relu.model
+            assert converted.spikes.steps == 2000 and converted.spikes.leak == 1 and family.images[1] == 500
+            assert converted.data.shape[0] == shape
+    assert nine.spiking[1].model.net.spikes.rule == LeakyTrace() and five.spiking[1].model.net.spikes.delay
+
+
+@pytest.mark.data
+def test_a_converted_network_is_compared_on_the_images_it_is_judged_on() -> None:
+    (table,) = tables(study_of("networks-s", "small", None))
+    compared = [m for (_, column), m in table.entries.items() if column == AGREEMENT]
+    assert len(compared) == 4
+    for measure in compared:
+        one, other = measure.evaluations
+        assert [s.on for s in one] == [s.on for s in other] and one[0].target != other[0].target

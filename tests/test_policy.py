@@ -7,7 +7,7 @@ import torch
 
 from robassay.classifier import Classifier
 from robassay.errors import UsageError
-from robassay.policy import MeanOf, Once, Rejecting, VoteOf
+from robassay.policy import MeanOf, Once, Rejecting, Untied, VoteOf
 from robassay.rng import Stream
 from robassay.threat import REJECT
 
@@ -20,6 +20,13 @@ def test_once_takes_the_largest_logit_and_the_smaller_label_of_equals():
     logits = torch.tensor([[[0.0, 2.0, 2.0], [5.0, 1.0, 5.0], [-3.0, -2.0, -1.0]]])
     assert Once().decide(logits).tolist() == [1, 0, 2]
     assert Once().decide(logits).dtype == torch.int64
+
+
+def test_untied_refuses_equal_largest_logits_only():
+    logits = torch.tensor([[[0.0, 0.0, 0.0], [5.0, 1.0, 5.0], [1.0, 1.0, 2.0], [-3.0, -2.0, -1.0]]])
+    assert Untied().decide(logits).tolist() == [REJECT, REJECT, 2, 2]
+    with pytest.raises(UsageError, match="one draw"):
+        Untied(2)
 
 
 def test_mean_of_probabilities_and_of_logits_differ():

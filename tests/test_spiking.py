@@ -19,7 +19,8 @@ from robassay.nets.lenet import LeNetPP
 from robassay.nets.mlp import MLP
 from robassay.nets.published import BACKPROPAGATED, HYBRID, VGG5, VGG9, VGG11, ResNet20
 from robassay.nets.resnet import ResNet18
-from robassay.nets.spiking import FixedDropout, Neurons, Spikes, Spiking, SpikingClassifier
+from robassay.nets.spikes import FixedDropout, Neurons, Spikes
+from robassay.nets.spiking import Spiking, SpikingClassifier
 from robassay.nets.vgg import VGG
 from robassay.registry import named
 from robassay.rng import Stream
@@ -227,7 +228,7 @@ def test_an_output_that_leaks_passes_the_gradient_as_the_rule_asks() -> None:
 
 
 def test_a_dropout_mask_holds_for_all_steps() -> None:
-    from robassay.nets.spiking import Carry
+    from robassay.nets.spikes import Carry
 
     layer, x = FixedDropout(0.5), torch.ones(7, 40, 3)
     carry = Carry(())

@@ -13,7 +13,8 @@ from robassay.data import find, pixels
 from robassay.nets.backbone import Plain
 from robassay.nets.conversion import convert
 from robassay.nets.mlp import MLP
-from robassay.nets.spiking import Neurons, Spikes, Spiking
+from robassay.nets.spikes import Neurons, Spikes
+from robassay.nets.spiking import Spiking
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 from robassay.rules import BPTR, Atan, LeakyTrace, Rule, acting

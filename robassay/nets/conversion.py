@@ -17,7 +17,8 @@ from robassay.errors import UsageError
 from robassay.nets.backbone import Plain, Shape
 from robassay.nets.encoders import Latency, Poisson
 from robassay.nets.parts import part_steps
-from robassay.nets.spiking import Carry, Neurons, Spikes, SpikingClassifier, Synapses
+from robassay.nets.spikes import Carry, Neurons, Spikes, Synapses
+from robassay.nets.spiking import SpikingClassifier
 from robassay.rng import Stream
 
 Method = Literal["threshold", "weight"]

@@ -12,7 +12,8 @@ from robassay.nets.backbone import Backbone, Shape
 from robassay.nets.encoders import Poisson
 from robassay.nets.normalise import Preset, check_preset
 from robassay.nets.residual import ReluResNet20
-from robassay.nets.spiking import Spikes, counterpart
+from robassay.nets.spikes import Spikes
+from robassay.nets.spiking import counterpart
 from robassay.nets.vgg import VGG
 from robassay.registry import part
 from robassay.rules import LeakyTrace

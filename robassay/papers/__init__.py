@@ -11,12 +11,15 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study called ``name`` at a scale, "small" or "full"."""
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
+    from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.widths import widths
 
     studies = {
         "networks-tan": networks_tan,
         "networks-ge": networks_ge,
         "networks-e": networks_e,
+        "networks-s": networks_s,
+        "networks-s-cifar10": networks_s_cifar10,
         "positions": positions,
         "deciders": deciders,
         "anisotropic": anisotropic,
