@@ -162,23 +162,33 @@ def test_a_network_with_noise_of_its_own_is_said_to_be_random():
         model.quiet(X)
 
 
-def test_layers_that_ignore_the_surrogate_are_named_and_rules_refused():
-    class Deaf(nn.Module):
-        """Fires by a comparison of its own, whatever its surrogate is."""
+class Deaf(nn.Module):
+    """Fires by a comparison of its own; it may ask its surrogate, but uses no answer."""
 
-        def __init__(self):
-            super().__init__()
-            self.surrogate_function = nn.Identity()
+    def __init__(self, asks):
+        super().__init__()
+        self.asks, self.surrogate_function = asks, nn.Identity()
 
-        def forward(self, x):
-            return (x > 1).float() + x - x.detach()
+    def forward(self, x):
+        if self.asks:
+            self.surrogate_function(x - 1)
+        return (x > 1).float() + x - x.detach()
 
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_layers_that_ignore_the_surrogate_are_named_and_rules_refused(asks):
     pytest.importorskip("spikingjelly")
-    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), Deaf())
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), Deaf(asks))
     model = adapted("spikingjelly", net, layout="step")
     assert model.unruled == ("2",)
     with pytest.raises(UsageError, match="ignores the surrogate"), acting(Triangle()):
         model(X)
+
+
+def test_of_several_layers_only_the_deaf_one_is_named():
+    net = peers.net("spikingjelly")
+    net[4] = Deaf(asks=False)
+    assert adapted("spikingjelly", net).unruled == ("4",)
 
 
 # ------------------------------------------------------------------------------------------------------------- time
@@ -372,6 +382,11 @@ def test_a_rule_of_whole_spike_trains_gives_one_factor_per_neuron(framework, at_
     assert logits[0, 0] > 0 and logits[0, 1] == 0
     fired, silent = (torch.autograd.grad(logits[0, i], x, retain_graph=True)[0].item() for i in (0, 1))
     assert fired == pytest.approx(0.3 / 0.5) and silent == 0
+    # RGA at a mean input of 0.6 and 0.4 thresholds, leak ½: (1 − 0.2·½)/(1 + ½) = 0.6, and 0.2 below the onset at ½.
+    with acting(RGA()):
+        logits = model(x)
+    both = [torch.autograd.grad(logits[0, i], x, retain_graph=True)[0].item() for i in (0, 1)]
+    assert both == pytest.approx([0.6 * 0.3 / 0.5, 0.2 * 0.2 / 0.5])
     with pytest.raises(UsageError, match="goes back through the membranes"), acting(LeakyTrace()):
         model(x)
 

@@ -37,6 +37,37 @@ def test_at_the_threshold_only_spikingjelly_and_ours_fire(framework, fires):
     assert ours(at).item() == 1.0
 
 
+@pytest.mark.parametrize("framework", peers.FRAMEWORKS)
+def test_potentials_that_often_meet_the_threshold_fire_alike_when_ours_is_as_strict(framework):
+    """Currents in halves and a leak of ½: sums are exact, and many potentials are the threshold to the bit."""
+    current = torch.randint(-1, 4, (20, 3, 40), generator=torch.Generator().manual_seed(2)) / 2
+    how = {"leak": 0.5, "threshold": 1.0, "reset": "hard", "rule": Atan()}
+    strict, lax = (neurons(current, **how, strict=s) for s in (True, False))
+    assert (strict != lax).float().mean() > 0.05
+    assert torch.equal(peers.spikes(framework, current), lax if framework == "spikingjelly" else strict)
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("attached", [True, False])
+def test_gradients_through_time_are_spikingjellys(reset, attached):
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
+    current = torch.randn(12, 2, 30, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    upon = torch.randn(12, 2, 30, generator=torch.Generator().manual_seed(4))
+    theirs = neuron.LIFNode(
+        2.0,
+        decay_input=False,
+        v_reset=0.0 if reset == "hard" else None,
+        surrogate_function=surrogate.ATan(alpha=2.0),
+        detach_reset=not attached,
+        step_mode="m",
+    )
+    (expected,) = torch.autograd.grad((theirs(current) * upon).sum(), current)
+    ours = neurons(current, 0.5, 1.0, reset, Atan(2.0), attached=attached)
+    (found,) = torch.autograd.grad((ours * upon).sum(), current)
+    assert torch.allclose(found, expected, atol=1e-5) and expected.any()
+
+
 def test_snntorch_subtracts_once_where_a_residual_stays_above_the_threshold():
     current = torch.tensor([3.2, 0, 0, 0, 0]).reshape(5, 1, 1)
     assert peers.spikes("snntorch", current, leak=0.9, reset="soft").flatten().tolist() == [1, 0, 0, 0, 0]

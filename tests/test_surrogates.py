@@ -21,7 +21,8 @@ from robassay.given import held
 from robassay.nets import parts
 from robassay.nets.encoders import Direct, Poisson
 from robassay.nets.mlp import MLP
-from robassay.nets.spiking import Spikes, Spiking
+from robassay.nets.spikes import Spikes
+from robassay.nets.spiking import Spiking
 from robassay.rng import Stream
 from robassay.rules import RGA, Atan, Rectangle, Spread, StraightThrough, Triangle
 from robassay.run import carry_out

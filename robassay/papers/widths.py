@@ -14,7 +14,8 @@ from robassay.folds import Accuracy, WorstCase
 from robassay.models import Train
 from robassay.nets.encoders import Direct
 from robassay.nets.mlp import MLP
-from robassay.nets.spiking import Spikes, Spiking
+from robassay.nets.spikes import Spikes
+from robassay.nets.spiking import Spiking
 from robassay.papers.subjects import is_full
 from robassay.recipe import Recipe
 from robassay.rules import Atan, FastSigmoid, Rectangle, Rule, Spread, Triangle
