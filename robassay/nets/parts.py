@@ -7,14 +7,13 @@ numbers and under the same backward rule. Source: Chen et al. 2016 (checkpointin
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from robassay.errors import UsageError
-from robassay.rules import Rule, WindowRule, acting, chosen
+from robassay.rules import Rule, WindowRule
 
 PART_VALUES = 2**26
 """Most potentials of a part with gradients, 256 MiB in float32 and about three times as much in all: a second part
@@ -58,13 +57,11 @@ def in_parts(run: Run, steps: int, most: int) -> State:
         steps, most: 1 or more.
     """
     state: State = ()
-    rule = chosen()
     for start in range(0, steps, most):
         stop = min(start + most, steps)
         if torch.is_grad_enabled() and most < steps:
-            # Autograd's threads see neither the caller's rule nor its generator: both are kept.
-            again = lambda: (nullcontext(), acting(rule))
-            state = checkpoint(run, start, stop, state, use_reentrant=False, context_fn=again)
+            # The graph keeps the rules of this pass; run again, a part only gives back what the graph did not keep.
+            state = checkpoint(run, start, stop, state, use_reentrant=False)
         else:
             state = run(start, stop, state)
     return state
