@@ -200,6 +200,11 @@ def in_force_pointwise(trained_with: BackwardRule) -> BackwardRule:
     return rule
 
 
+def chosen() -> Rule | None:
+    """The rule that an attacker chose; None where every unit follows the rule it was trained with."""
+    return _chosen.get()
+
+
 @contextmanager
 def acting(rule: Rule | None) -> Iterator[None]:
     """Every forward pass inside uses ``rule``, whatever the network was trained with; with None, just that."""

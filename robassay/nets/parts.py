@@ -6,12 +6,8 @@ numbers and under the same backward rule. Source: Chen et al. 2016 (checkpointin
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-=======
-from collections.abc import Callable
->>>>>>> 16139b8264b117231afc4e783c5784c21db46e69
 
 import torch
 from torch import Tensor
@@ -69,7 +65,6 @@ def in_parts(run: Run, steps: int, most: int) -> State:
         steps, most: 1 or more.
     """
     state: State = ()
-<<<<<<< HEAD
     rule, twin = chosen(), stand_in()
     for start in range(0, steps, most):
         stop = min(start + most, steps)
@@ -77,13 +72,6 @@ def in_parts(run: Run, steps: int, most: int) -> State:
             # Autograd's threads see neither the caller's rule nor its generator: both are kept.
             again = lambda: (nullcontext(), _as_now(rule, twin))
             state = checkpoint(run, start, stop, state, use_reentrant=False, context_fn=again)
-=======
-    for start in range(0, steps, most):
-        stop = min(start + most, steps)
-        if torch.is_grad_enabled() and most < steps:
-            # The graph keeps the rules of this pass; run again, a part only gives back what the graph did not keep.
-            state = checkpoint(run, start, stop, state, use_reentrant=False)
->>>>>>> 16139b8264b117231afc4e783c5784c21db46e69
         else:
             state = run(start, stop, state)
     return state
