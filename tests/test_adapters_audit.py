@@ -135,3 +135,13 @@ def test_equal_weights_with_other_steps_or_encoders_are_other_models():
     ]
     keys = [held(net, ON).key for net in nets]
     assert len(set(keys)) == 3 and keys[0] == keys[3]
+
+
+def test_the_readmes_example_runs():
+    pytest.importorskip("snntorch")
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [b.split("```")[0] for b in text.split("```python\n")[1:] if "ra.adapt" in b.split("```")[0]]
+    names = {"net": lambda: peers.net("snntorch")}
+    exec(block, names)
+    model = names["build"]()
+    assert isinstance(model, Adapted) and model.steps == 25 and model.stochastic
