@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from robassay.analogue import Activation, stand_in, standing_in
 from robassay.errors import UsageError
-from robassay.rules import Rule, WindowRule
+from robassay.rules import Rule, WindowRule, acting, chosen
 
 PART_VALUES = 2**26
 """Most potentials of a part with gradients, 256 MiB in float32 and about three times as much in all: a second part
