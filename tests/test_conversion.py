@@ -163,6 +163,24 @@ def test_biases_keep_their_share(tmp_path: Path) -> None:
         assert agree > 0.96
 
 
+@pytest.mark.parametrize("pooling", ["graded", "spiking"])
+def test_logits_are_those_of_the_network_of_relu_over_all_thresholds(pooling: Any) -> None:
+    """Biases and poolings included: rates are activations over the thresholds so far, those of poolings too."""
+    with RNG.active():
+        front = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()]
+        plain = Plain(nn.Sequential(*front, nn.Linear(64, 20), nn.ReLU()), 20, 10).eval()
+        for m in plain.modules():
+            if isinstance(m, (nn.Conv2d, nn.Linear)):
+                nn.init.uniform_(m.bias, -0.5, 1.0)
+    x = torch.rand(20, *DIGIT, generator=RNG.generator())
+    how = Spikes(steps=2000, pooling=pooling, encoder=Direct())
+    model = convert(plain, how, DIGIT, x, 200, RNG)
+    unit = torch.tensor(thresholds(model)).prod()
+    with torch.no_grad():
+        expected = plain(x)
+    assert (logits_of(model, x) * unit - expected).abs().max() < 0.02 * expected.abs().max()
+
+
 def test_hard_reset_biases_the_rates(vgg: tuple[Plain, Tensor]) -> None:
     """It throws the rest of the membrane away: the soft one follows the network of ReLU more closely."""
     plain, x = vgg

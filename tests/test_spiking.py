@@ -65,7 +65,7 @@ def stepwise(model: SpikingClassifier, x: Tensor) -> Tensor:
 
 
 def test_layers_after_each_other_are_steps_after_each_other() -> None:
-    how = Spikes(steps=25, leak=0.95, threshold=0.2, delay=True, strict=True)
+    how = Spikes(steps=25, leak=0.95, threshold=0.3, scale=0.7, delay=True, strict=True)
     model, x = built(VGG5(0.05, spikes=how, normalise=None)), images(3)
     for m in model.modules():
         if isinstance(m, nn.Linear):
