@@ -214,7 +214,7 @@ def test_check_examines_a_users_parts(tmp_path, monkeypatch, capsys):
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    """The README's blocks of Python work, but for the one on spiking networks, tested elsewhere (about 3 s)."""
+    """The README's blocks of Python work; the one on spiking networks is tested with the adapters (about 3 s)."""
     import re
 
     import torch

@@ -6,16 +6,16 @@ numbers and under the same backward rule. Source: Chen et al. 2016 (checkpointin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from robassay.analogue import Activation, stand_in, standing_in
+from robassay.analogue import stand_in, standing_in
 from robassay.errors import UsageError
-from robassay.rules import Rule, WindowRule, acting, chosen
+from robassay.rules import Rule, WindowRule
 
 PART_VALUES = 2**26
 """Most potentials of a part with gradients, 256 MiB in float32 and about three times as much in all: a second part
@@ -50,12 +50,6 @@ def part_steps(steps: int, values: int, rule: Rule) -> int:
     return max(1, min(steps, PART_VALUES // max(1, values)))
 
 
-@contextmanager
-def _as_now(rule: Rule | None, twin: Activation | None) -> Iterator[None]:
-    with acting(rule), standing_in(twin):
-        yield
-
-
 def in_parts(run: Run, steps: int, most: int) -> State:
     """The state after ``steps`` steps, run in parts of at most ``most``.
 
@@ -65,12 +59,13 @@ def in_parts(run: Run, steps: int, most: int) -> State:
         steps, most: 1 or more.
     """
     state: State = ()
-    rule, twin = chosen(), stand_in()
+    twin = stand_in()
     for start in range(0, steps, most):
         stop = min(start + most, steps)
         if torch.is_grad_enabled() and most < steps:
-            # Autograd's threads see neither the caller's rule nor its generator: both are kept.
-            again = lambda: (nullcontext(), _as_now(rule, twin))
+            # The graph keeps the rules of this pass; run again, a part only gives back what the graph did not keep.
+            # That has to be the same pass, the twin's where the twin was asked.
+            again = lambda: (nullcontext(), standing_in(twin))
             state = checkpoint(run, start, stop, state, use_reentrant=False, context_fn=again)
         else:
             state = run(start, stop, state)
