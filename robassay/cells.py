@@ -94,11 +94,19 @@ class Craft(Cell):
         check_match(self.attack, self.access)
         if self.start is not None and self.start.on != self.on:
             raise UsageError("a Craft can only start from images of the same examples: give both the same `on`.")
+        for source in self.sources:  # known now, long before a source is trained
+            data = getattr(source, "data", self.on.data)
+            if data.shape != self.on.data.shape:
+                raise UsageError(
+                    f"a source was trained for images {data.shape} ({data.name}), {self.on.data.name} has "
+                    f"{self.on.data.shape}. Attack with models that take the same images."
+                )
 
     def compute(self, ctx: Context) -> Arrays:
         models = [ctx.open(source) for source in self.sources]
         images = self.on.load()
         made: list[Tensor] = []
+        wanted: list[Tensor] = []
         spent: dict[str, list[Tensor]] = {"queries": [], "draws": [], "gradients": []}
         begun = torch.from_numpy(ctx.load(self.start)["x_adv"]) if self.start is not None else None
         starts = range(0, len(images.y), self.batch)
@@ -115,10 +123,12 @@ class Craft(Cell):
             if isinstance(opened, GradientAccess):
                 _tell_of_broken(opened)
             made.append(x_adv.cpu())
+            wanted.append(goal.labels.cpu() if goal.targeted else torch.full((len(x),), -1))
             for name, counts in spent.items():
                 counts.append(getattr(opened.spent, name) if opened else torch.zeros(len(x), dtype=torch.int64))
             ctx.progress(i + 1, len(starts))
-        return {"x_adv": torch.cat(made), "x": images.x.clone(), **{n: torch.cat(c) for n, c in spent.items()}}
+        told = {"targets": wanted, **spent}
+        return {"x_adv": torch.cat(made), "x": images.x.clone(), **{n: torch.cat(c) for n, c in told.items()}}
 
     def _check(self, x_adv: Tensor, x: Tensor) -> None:
         """An attack is not trusted to keep the threat."""
@@ -154,6 +164,7 @@ class Score(Cell):
         repeats: decisions per image; a deterministic model is asked once.
         seed: names the judge's streams, which no attacker ever uses.
         batch: images judged together.
+        rounded: judge attacked images as 8-bit pixels, as a file would hold them; sizes are of the rounded change.
     """
 
     target: Model
@@ -162,6 +173,7 @@ class Score(Cell):
     repeats: int = 20
     seed: int = 0
     batch: int = 250
+    rounded: bool = False
 
     @property
     def examples(self) -> Examples:
@@ -176,6 +188,8 @@ class Score(Cell):
         check_labels(images.y, model.classes, self.examples.data.name)
         stored = ctx.load(self.on) if isinstance(self.on, Craft) else {}
         judged = torch.from_numpy(stored["x_adv"]) if stored else clean
+        if self.rounded:
+            judged = (judged * 255).round() / 255
         decided = []
         starts = range(0, len(clean), self.batch)
         for i, start in enumerate(starts):
@@ -183,7 +197,8 @@ class Score(Cell):
             decided.append(self._decide(model, judged[start : start + self.batch].to(ctx.device), rng).cpu())
             ctx.progress(i + 1, len(starts))
         sizes = {n: Threat(n).size(judged, clean) for n in ("linf", "l2", "l0")}
-        counts = {n: torch.from_numpy(stored[n]) for n in ("queries", "draws", "gradients") if stored}
+        told: tuple[str, ...] = ("queries", "draws", "gradients", "targets")
+        counts = {n: torch.from_numpy(stored[n]) for n in told if n in stored}
         blocks = torch.arange(len(clean)) // self.batch
         shared = torch.tensor(int(model.stochastic and model.rows == "shared"), dtype=torch.uint8)
         index = torch.arange(self.examples.start, self.examples.stop)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from robassay.errors import RobassayError
-from robassay.folds import Rows, rate, rows, thaw
+from robassay.folds import Rows, rows
+from robassay.intervals import rate
 from robassay.store import Store
+from robassay.thawed import thaw
 from robassay.verdict import FLAGS, Evidence, as_json, judge
 from robassay.version import __version__
 

@@ -1,8 +1,4 @@
-"""From stored decisions to rates with intervals. NumPy only.
-
-The unit of an interval is the example: draws of one example are a cluster, not independent observations. Where one
-draw of noise is shared by a batch, its examples are correlated too, and the variance between draws is added.
-"""
+"""From stored decisions to rates with intervals, see :mod:`robassay.intervals`. NumPy only."""
 
 from __future__ import annotations
 
@@ -10,26 +6,14 @@ import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robassay.intervals import Estimate, Matrix, difference, mean, rate
+
 REJECT = -1
-Z95 = 1.959963984540054
-Matrix = NDArray[np.float64]
-
-
-class Estimate(NamedTuple):
-    """A value with its 95 % interval and the number of examples it rests on."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] (n={self.n})"
 
 
 class Rows(NamedTuple):
@@ -46,6 +30,18 @@ class Rows(NamedTuple):
     l2: Matrix
     queries: Matrix
     gradients: Matrix
+    targets: NDArray[np.int64] | None = None
+    """(N,): the wanted class of a targeted attack, −1 where any wrong label would do; None for no attack."""
+
+    def fooled(self) -> Matrix:
+        """(R, N), 1 where the attack has what it wanted: the wanted class, or any label but the true one.
+
+        Images that the attack returned unchanged are failures of the attack, whatever is decided about them, and so is
+        what a detector refuses.
+        """
+        targets = np.full(len(self.labels), -1) if self.targets is None else self.targets
+        hit = np.where(targets >= 0, self.decisions == targets, self.decisions != self.labels)
+        return (hit & (self.decisions != REJECT) & (self.linf > 0)).astype(np.float64)
 
     def survives(self) -> Matrix:
         """(R, N), 1 where the defender is right; refusing an attacked image is right, refusing a clean one is not."""
@@ -72,109 +68,14 @@ def rows(slices: Sequence[dict[str, np.ndarray]]) -> Rows:
         joined("l2"),
         joined("queries"),
         joined("gradients"),
+        _targets(slices),
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- intervals
-
-
-def rate(values: Matrix, block: NDArray[np.int64] | None = None) -> Estimate:
-    """Mean of ``values`` (R, N) in [0,1] with a 95 % interval.
-
-    Wilson's interval at the effective number of examples, mean·(1 − mean) / variance of the mean: the design-effect
-    form of survey statistics (Korn and Graubard 1998). ``block`` (N,) says which examples share a draw's noise;
-    None means that none do.
-    """
-    n = values.shape[1]
-    per_example = values.mean(0)
-    mean = float(per_example.mean())
-    variance, freedom = _variance(values, per_example, block)
-    plain = mean * (1 - mean)
-    # Never fewer than the examples would give if each were all or nothing, never more than independent draws would.
-    effective = float(n) if variance <= 0 else plain / variance
-    effective = min(max(effective, 1.0), float(values.size))
-    if plain == 0:
-        effective = float(n)
-    t = student(freedom)
-    centre = (mean + t * t / (2 * effective)) / (1 + t * t / effective)
-    half = t / (1 + t * t / effective) * math.sqrt(plain / effective + t * t / (4 * effective**2))
-    return Estimate(mean, min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)), n)
-
-
-def difference(one: Matrix, other: Matrix, block: NDArray[np.int64] | None = None) -> Estimate:
-    """Mean of the paired difference one − other, (R, N) each, with a 95 % interval.
-
-    Two pseudo-examples, one for each side, keep the interval honest when few pairs differ (Agresti and Min 2005).
-    """
-    gaps = one.mean(0) - other.mean(0)
-    n = len(gaps)
-    padded = n + 2
-    centre = float(gaps.sum()) / padded
-    spread = (float((gaps**2).sum()) + 1) / padded - centre**2
-    variance = spread / padded
-    freedom = float(n - 1)
-    if block is not None:
-        for values in (one, other):
-            between = _between_draws(values, block)
-            if between > 0:
-                freedom = min(freedom, float(max(1, values.shape[0] - 1)))
-            variance += between
-    half = student(freedom) * math.sqrt(variance)
-    mean = float(gaps.mean())
-    return Estimate(mean, max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)), n)
-
-
-def mean(values: Matrix) -> Estimate:
-    """Mean of one number per example with a normal 95 % interval; NaN when there is none."""
-    n = len(values)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    half = student(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    centre = float(values.mean())
-    return Estimate(centre, centre - half, centre + half, n)
-
-
-def student(freedom: float) -> float:
-    """97.5 % quantile of Student's t (Cornish and Fisher's expansion; within .5 % from 4 degrees on)."""
-    v, z = max(freedom, 2.0), Z95
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / v + second / v**2 + third / v**3
-
-
-def _variance(values: Matrix, per_example: Matrix, block: NDArray[np.int64] | None) -> tuple[float, float]:
-    """Variance of the mean and its degrees of freedom (Satterthwaite)."""
-    n = len(per_example)
-    if n < 2:
-        return 0.0, 2.0
-    examples = float(per_example.var(ddof=1)) / n
-    between = 0.0 if block is None else _between_draws(values, block)
-    total = examples + between
-    if total <= 0:
-        return 0.0, n - 1.0
-    draws = max(1, values.shape[0] - 1)
-    return total, total**2 / (examples**2 / (n - 1) + between**2 / draws)
-
-
-def _between_draws(values: Matrix, block: NDArray[np.int64]) -> float:
-    """What noise shared within a block adds to the variance of the mean over draws: two-way random effects."""
-    draws, n = values.shape
-    if draws < 2:
-        return 0.0
-    added = 0.0
-    for b in np.unique(block):
-        part = values[:, block == b]
-        size = part.shape[1]
-        by_draw = part.mean(1)
-        residual = part - part.mean(0) - by_draw[:, None] + part.mean()
-        noise = float((residual**2).sum()) / max(1, (draws - 1) * (size - 1))
-        between = max(0.0, float(by_draw.var(ddof=1)) - noise / size)
-        added += (size / n) ** 2 * between / draws
-    return added
-
-
-# -------------------------------------------------------------------------------------------------------------- folds
+def _targets(slices: Sequence[dict[str, np.ndarray]]) -> NDArray[np.int64] | None:
+    if not any("targets" in s for s in slices):
+        return None
+    return np.concatenate([s.get("targets", np.full(len(s["labels"]), -1)) for s in slices]).astype(np.int64)
 
 
 def worst(evaluations: Sequence[Rows]) -> Matrix:
@@ -308,26 +209,3 @@ class Queries(Fold):
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
         return mean(evaluations[0].queries)
-
-
-FOLDS: dict[str, type[Fold]] = {
-    c.__name__: c
-    for c in (
-        Accuracy,
-        WorstCase,
-        Gap,
-        Difference,
-        Success,
-        Agreement,
-        Refused,
-        Majority,
-        EveryDraw,
-        Distortion,
-        Queries,
-    )
-}
-
-
-def thaw(frozen: dict[str, Any]) -> Fold:
-    """The fold that a frozen study names."""
-    return FOLDS[frozen["type"]](**{k: v for k, v in frozen.items() if k != "type"})

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robassay.folds import Estimate, Rows, blocks, difference, rate, worst
+from robassay.folds import Rows, blocks, worst
+from robassay.intervals import Estimate, difference, rate
 
 SCHEMA = 1
 NO_ROBUSTNESS = 0.05

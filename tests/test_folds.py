@@ -19,13 +19,11 @@ from robassay.folds import (
     Rows,
     Success,
     WorstCase,
-    difference,
-    rate,
     rows,
-    student,
-    thaw,
     worst,
 )
+from robassay.intervals import difference, rate, student
+from robassay.thawed import thaw
 
 TRIALS = 1200
 RNG = np.random.default_rng(0)

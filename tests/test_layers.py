@@ -17,14 +17,14 @@ LAYERS = (
     ("contract", "rules analogue policy classifier estimators surrogates access goals probe augment learner"),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training learning adapters testing"),
-    ("work", "cell models converted cells defended adopt plan store run given signals"),
-    ("meaning", "folds verdict study protocols document"),
+    ("work", "cell models converted portions cells defended adopt plan store run given signals"),
+    ("meaning", "intervals folds gates thawed knowledge verdict study protocols document"),
     ("edge", "report auditing demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
 # Where torch must not be needed: reading results and printing help.
-WITHOUT_TORCH = ("folds", "verdict", "document", "store", "report", "errors", "version", "cli")
+WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "cli")
 
 
 def files() -> list[Path]:
