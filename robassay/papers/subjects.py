@@ -92,14 +92,16 @@ def _tan(data: Source, full: bool) -> dict[str, Subject]:
     drawn, few = Train(BNNS(widths=widths), data, binary), 10_000 if full else 2_000
     bnnd = Train(BNND(widths=widths), data, binary)
     if not full:  # from fair coins a narrow BNN-S does not begin to learn in so short a time
-        drawn = replace(drawn, recipe=Recipe(epochs=1, batch=128, lr=2e-3), begin=Signed(bnnd))
+        drawn = replace(drawn, recipe=Recipe(epochs=5, batch=128, lr=2e-3, step=2, gamma=0.4), begin=Signed(bnnd))
     short = "" if full else "30 of 100 epochs"
     return {
         "BSN-2": Subject(Train(BSN(slope_schedule=GeometricSlope()), data, bsn), 0.962),
         "BSN-4": Subject(Train(BSN4(), data, deep), 0.972, note=short),
         "BSN-L": Subject(Train(BSNL(), data, conv), 0.990, note=short),
         "BNN-D": Subject(bnnd, 0.989, note=told),
-        "BNN-S": Subject(drawn, 0.967, note="" if full else f"widths {widths}, 1 epoch from BNN-D's signs", tested=few),
+        "BNN-S": Subject(
+            drawn, 0.967, note="" if full else f"widths {widths}, 5 epochs from BNN-D's signs", tested=few
+        ),
     }
 
 
