@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from typing import ClassVar
 
@@ -10,17 +11,17 @@ import torch
 from torch import Tensor
 
 from robassay.access import Access, Attack, GradientAccess, White, check_match
-from robassay.cell import Arrays, Cell, Context, Model, Source, cell
+from robassay.cell import Arrays, Cell, Context, Model, Source, cell, describe
 from robassay.classifier import Classifier
 from robassay.data import Images, pixels
 from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.goals import Aim, Untargeted
-from robassay.models import Extra
 from robassay.policy import Once, Policy
 from robassay.registry import part
 from robassay.rng import Stream
-from robassay.threat import REJECT, Threat, euclidean
+from robassay.threat import REJECT, Goal, Norm, Threat
 
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l0")
 REPEATS_AT_ONCE = 25
 """Repeats whose logits are held at once while scoring; a constant, because it decides which bits a draw gets."""
 
@@ -119,7 +120,7 @@ class Craft(Cell):
                 opened.start = begun[start : start + self.batch].to(ctx.device)
             goal = self.aim.goal(labels, models[0].classes, opened, x, rng.child("aim"))
             x_adv = self.attack(opened, x, goal, self.threat, rng.child("attack")).detach()
-            self._check(x_adv, x)
+            _check(self.attack, self.threat, x_adv, x)
             if isinstance(opened, GradientAccess):
                 _tell_of_broken(opened)
             made.append(x_adv.cpu())
@@ -130,15 +131,16 @@ class Craft(Cell):
         told = {"targets": wanted, **spent}
         return {"x_adv": torch.cat(made), "x": images.x.clone(), **{n: torch.cat(c) for n, c in told.items()}}
 
-    def _check(self, x_adv: Tensor, x: Tensor) -> None:
-        """An attack is not trusted to keep the threat."""
-        if x_adv.shape != x.shape:
-            raise RobassayError(f"{self.attack} returned shape {tuple(x_adv.shape)} for {tuple(x.shape)}.")
-        broken = (~self.threat.holds(x_adv, x)).sum().item()
-        if broken:
-            nan = x_adv.isnan().flatten(1).any(1).sum().item()
-            what = f"NaN pixels in {nan}" if nan else f"a larger change than {self.threat} in {broken}"
-            raise RobassayError(f"{self.attack} returned {what} of {len(x)} images.")
+
+def _check(attack: Attack, threat: Threat, x_adv: Tensor, x: Tensor) -> None:
+    """An attack is not trusted to keep the threat."""
+    if x_adv.shape != x.shape:
+        raise RobassayError(f"{attack} returned shape {tuple(x_adv.shape)} for {tuple(x.shape)}.")
+    broken = (~threat.holds(x_adv, x)).sum().item()
+    if broken:
+        nan = x_adv.isnan().flatten(1).any(1).sum().item()
+        what = f"NaN pixels in {nan}" if nan else f"a larger change than {threat} in {broken}"
+        raise RobassayError(f"{attack} returned {what} of {len(x)} images.")
 
 
 def _tell_of_broken(opened: GradientAccess) -> None:
@@ -153,22 +155,53 @@ def _tell_of_broken(opened: GradientAccess) -> None:
         )
 
 
+@part
+class Disturbed:
+    """Images with noise: what nobody aimed at a model. Every draw of a judge meets fresh noise.
+
+    The noise is the same for all models that are judged, so that they can be compared image by image.
+
+    Args:
+        on: the clean images.
+        by: an attack that asks nothing, such as Gaussian noise or JPEG.
+        threat: how far it may go.
+        seed: names the noise's streams.
+    """
+
+    kind: ClassVar[str] = "data"
+    on: Examples
+    by: Attack
+    threat: Threat
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_match(self.by, None)
+
+    def draw(self, x: Tensor, batch: int, repeat: int) -> Tensor:
+        """The images ``x`` (B, C, H, W) in [0,1], which are batch ``batch``, as the ``repeat``-th draw meets them."""
+        name = json.dumps(describe(self), sort_keys=True)
+        rng = Stream(("disturbed", name, batch, repeat))
+        noisy = self.by(None, x, Goal(torch.zeros(len(x), dtype=torch.int64)), self.threat, rng)
+        _check(self.by, self.threat, noisy, x)
+        return noisy
+
+
 @cell
 class Score(Cell):
     """The decisions of fresh draws on clean or attacked images. No accuracy is stored, only decisions.
 
     Args:
         target: the model that is judged.
-        on: clean images, or what an attack made of them.
+        on: clean images, or what an attack or noise made of them.
         policy: how the defender decides.
-        repeats: decisions per image; a deterministic model is asked once.
+        repeats: decisions per image; a deterministic model is asked once, but once per draw of a noise.
         seed: names the judge's streams, which no attacker ever uses.
         batch: images judged together.
         rounded: judge attacked images as 8-bit pixels, as a file would hold them; sizes are of the rounded change.
     """
 
     target: Model
-    on: Examples | Craft
+    on: Examples | Craft | Disturbed
     policy: Policy = Once()
     repeats: int = 20
     seed: int = 0
@@ -178,7 +211,7 @@ class Score(Cell):
     @property
     def examples(self) -> Examples:
         """The clean images behind ``on``."""
-        return self.on.on if isinstance(self.on, Craft) else self.on
+        return self.on if isinstance(self.on, Examples) else self.on.on
 
     @torch.no_grad()
     def compute(self, ctx: Context) -> Arrays:
@@ -188,15 +221,14 @@ class Score(Cell):
         check_labels(images.y, model.classes, self.examples.data.name)
         stored = ctx.load(self.on) if isinstance(self.on, Craft) else {}
         judged = torch.from_numpy(stored["x_adv"]) if stored else clean
-        if self.rounded:
-            judged = (judged * 255).round() / 255
-        decided = []
+        decided, sizes = [], []
         starts = range(0, len(clean), self.batch)
         for i, start in enumerate(starts):
-            rng = Stream(("score", self.key, "batch", i))
-            decided.append(self._decide(model, judged[start : start + self.batch].to(ctx.device), rng).cpu())
+            part = slice(start, start + self.batch)
+            decisions, size = self._judge(model, judged[part], clean[part], i, ctx.device)
+            decided.append(decisions.cpu())
+            sizes.append(size)
             ctx.progress(i + 1, len(starts))
-        sizes = {n: Threat(n).size(judged, clean) for n in ("linf", "l2", "l0")}
         told: tuple[str, ...] = ("queries", "draws", "gradients", "targets")
         counts = {n: torch.from_numpy(stored[n]) for n in told if n in stored}
         blocks = torch.arange(len(clean)) // self.batch
@@ -208,14 +240,30 @@ class Score(Cell):
             "index": index,
             "block": blocks,
             "shared": shared,
-            **sizes,
+            **{norm: torch.cat([size[norm] for size in sizes]) for norm in NORMS},
             **counts,
         }
 
-    def _decide(self, model: Classifier, x: Tensor, rng: Stream) -> Tensor:
+    def _judge(
+        self, model: Classifier, judged: Tensor, clean: Tensor, batch: int, device: torch.device
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decisions (repeats, B) and sizes (B,) of the change in every norm, the mean over the draws of a noise."""
+        rng = Stream(("score", self.key, "batch", batch))
+        if not isinstance(self.on, Disturbed):
+            seen = (judged * 255).round() / 255 if self.rounded else judged
+            return self._decide(model, seen.to(device), rng, self.repeats), _sizes(seen, clean)
+        decisions, sizes = [], []
+        for repeat in range(self.repeats):
+            noisy = self.on.draw(clean, batch, repeat)
+            seen = (noisy * 255).round() / 255 if self.rounded else noisy
+            decisions.append(self._decide(model, seen.to(device), rng.child("noise", repeat), 1))
+            sizes.append(_sizes(seen, clean))
+        return torch.cat(decisions), {n: torch.stack([size[n] for size in sizes]).mean(0) for n in NORMS}
+
+    def _decide(self, model: Classifier, x: Tensor, rng: Stream, repeats: int) -> Tensor:
         """Decisions int64 (repeats, B); (1, B) of a deterministic model. What its detectors refuse is REJECT."""
         h, refused = model.prefix(x), model.rejects(x)
-        repeats = self.repeats if model.stochastic else 1
+        repeats = repeats if model.stochastic else 1
         decisions = []
         for start in range(0, repeats, REPEATS_AT_ONCE):
             n = min(REPEATS_AT_ONCE, repeats - start)
@@ -225,57 +273,8 @@ class Score(Cell):
         return torch.stack(decisions)
 
 
-@part
-class Offline(Extra):
-    """Images that attacks have made once, before a training, appended to its images with their true labels.
-
-    Only changed images count: a minimum-distance attack returns an image unchanged where it finds nothing. Of those the
-    ``keep`` nearest in L2 are taken and rounded to 8 bits.
-
-    Source: Ge et al. 2020, §5.1.1: 12,000 targeted CW images of the training split, the first 10,000 kept.
-
-    Args:
-        crafts: attacks on images of the "train" split.
-        keep: how many.
-    """
-
-    crafts: tuple[Craft, ...]
-    keep: int = 10_000
-
-    def __post_init__(self) -> None:
-        if len({craft.on.data.checksum for craft in self.crafts}) > 1:
-            raise UsageError("the attacks of one Offline are on images of several data sets. Give crafts of one.")
-        for craft in self.crafts:
-            if craft.on.split != "train":
-                raise UsageError(
-                    f"images of the split '{craft.on.split}' cannot be learnt from. Write Examples(data, 'train', …)."
-                )
-        if not self.crafts or self.keep < 1:
-            raise UsageError("Offline needs one Craft at least and keep ≥ 1, such as Offline((craft,), keep=10_000).")
-
-    @property
-    def data(self) -> Source:
-        return self.crafts[0].on.data
-
-    def images(self, ctx: Context) -> Images:
-        """The kept images (uint8, nearest first) and their true labels.
-
-        Raises:
-            RobassayError: the attacks have changed fewer images than are to be kept.
-        """
-        stored = [ctx.load(craft) for craft in self.crafts]
-        x_adv, x = (torch.cat([torch.from_numpy(s[n]) for s in stored]) for n in ("x_adv", "x"))
-        labels = torch.cat([craft.on.load().y for craft in self.crafts])
-        distance = euclidean(x_adv - pixels(x))
-        order = distance.argsort(stable=True)
-        order = order[distance[order] > 0]
-        if len(order) < self.keep:
-            raise RobassayError(
-                f"keep={self.keep}, but the attacks have changed {len(order)} of {len(x)} images only. Attack more "
-                "images, give the attack more steps, or keep fewer."
-            )
-        kept = order[: self.keep]
-        return Images((x_adv[kept] * 255).round().clamp(0, 255).to(torch.uint8), labels[kept])
+def _sizes(seen: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    return {norm: Threat(norm).size(seen, clean) for norm in NORMS}
 
 
 def check_labels(labels: Tensor, classes: int, name: str) -> None:

@@ -106,7 +106,8 @@ class Document:
         found = []
         for item in self._items("curves"):
             series = [{**line, "points": [self.measure(m) for m in line["points"]]} for line in item["series"]]
-            found.append({**{k: item[k] for k in ("id", "caption", "kind", "xlabel", "ylabel", "x")}, "series": series})
+            named = {k: item[k] for k in ("id", "caption", "kind", "xlabel", "ylabel", "x")}
+            found.append({**named, "unit": item.get("unit", "rate"), "series": series})
         return found + [self._training(item) for item in self._items("trainings")]
 
     def _training(self, item: dict[str, Any]) -> dict[str, Any]:

@@ -147,18 +147,20 @@ class Difference(Fold):
 
 @dataclass(frozen=True)
 class Success(Fold):
-    """Attack success rate: share of wrong draws among examples that a majority of clean draws gets right.
+    """Attack success rate: share of draws that give the attack what it wants, among examples right when clean.
 
-    Evaluations: attacked, clean. Denominator as in Tan et al. 2020.
+    Evaluations: attacked, clean, and clean ones of further models, where an example counts only if a majority of draws
+    of each is right (Tan et al. 2020, mixtures). Denominator as in Tan et al. 2020; an image that the attack returned
+    unchanged is a failure.
     """
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        attacked, clean = evaluations
-        kept = clean.survives().mean(0) > 0.5
+        attacked, *clean = evaluations
+        kept = np.all([one.survives().mean(0) > 0.5 for one in clean], axis=0)
         if not kept.any():
             return Estimate(math.nan, math.nan, math.nan, 0)
         shared = blocks(evaluations)
-        return rate(1 - attacked.survives()[:, kept], None if shared is None else shared[kept])
+        return rate(attacked.fooled()[:, kept], None if shared is None else shared[kept])
 
 
 @dataclass(frozen=True)
@@ -196,11 +198,39 @@ class EveryDraw(Fold):
 
 @dataclass(frozen=True)
 class Distortion(Fold):
-    """Mean L2 size of the change over examples that a majority of draws gets wrong."""
+    """Mean L2 size of the change over examples where at least half of the draws give the attack what it wants; of
+    several evaluations of the same attacked images, half of each."""
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        fooled = np.all([one.fooled().mean(0) >= 0.5 for one in evaluations], axis=0)
+        return mean(evaluations[0].l2[fooled])
+
+
+@dataclass(frozen=True)
+class Broken(Fold):
+    """Share of draws that an attack fools within an L2 distance, over all examples: what a minimum-distance attack
+    has achieved with what it was allowed to spend."""
+
+    within: float = math.inf
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
         only = evaluations[0]
-        return mean(only.l2[(only.survives().mean(0) <= 0.5) & (only.l2 > 0)])
+        return rate(only.fooled() * (only.l2 <= self.within), blocks(evaluations[:1]))
+
+
+@dataclass(frozen=True)
+class Stability(Fold):
+    """Share of decisions about disturbed images that are the decision about the clean one, right or wrong.
+
+    Evaluations: disturbed, clean. A random scheme's own decisions on the clean image are the reference, every draw of
+    them; a refusal is a decision like any other, so two refusals agree. Source: Ge et al. 2020, §5.3.
+    """
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        disturbed, clean = evaluations
+        same = [(disturbed.decisions == one).mean(0) for one in clean.decisions]
+        # Draws of the reference are all compared with all draws of the noise; the unit stays the example.
+        return rate(np.stack(same).astype(np.float64), blocks(evaluations))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robassay.errors import UsageError
 from robassay.folds import Fold, Rows, blocks
-from robassay.intervals import Estimate, ratio
+from robassay.intervals import Estimate, rate, ratio
 
 Within = tuple[float, float]
 """L2 distances (low, high]; images that the attack moved by other distances do not count."""
@@ -78,9 +78,20 @@ class Rotations(Fold):
         return _pooled(trials, self.pass_at, self.above, self.within)
 
 
+@dataclass(frozen=True)
+class Joint(Fold):
+    """Share of draws, one of each evaluation, in which the attack has what it wants of all of them."""
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        draws = min((len(one.decisions) for one in evaluations if len(one.decisions) > 1), default=1)
+        fooled = [one.fooled()[:draws] for one in evaluations]
+        return rate(np.prod(np.broadcast_arrays(*fooled), axis=0), blocks(evaluations))
+
+
 def _pooled(trials: Sequence[tuple[Rows, Sequence[Rows]]], pass_at: int, above: float, within: Within) -> Estimate:
     """Successes over trials, a trial being a gated image on one target."""
-    _same_images([rows for target, gates in trials for rows in (target, *gates)])
+    same_images([rows for target, gates in trials for rows in (target, *gates)])
     successes, weights = [], []
     for target, gates in trials:
         opened = passed(gates, pass_at, above) & _moved(target, within)
@@ -102,7 +113,7 @@ def _moved(rows: Rows, within: Within) -> NDArray[np.bool_]:
     return (rows.linf > 0) & (rows.l2 > low) & (rows.l2 <= high)
 
 
-def _same_images(evaluations: Sequence[Rows]) -> None:
+def same_images(evaluations: Sequence[Rows]) -> None:
     first = evaluations[0]
     for other in evaluations[1:]:
         if not np.array_equal(other.labels, first.labels):

@@ -93,7 +93,8 @@ class Table(Item):
 
 @dataclass(frozen=True)
 class Curves(Item):
-    """Measures over a common axis, such as robust accuracy over eps. A name in ``dashed`` is drawn dashed."""
+    """Measures over a common axis, such as robust accuracy over eps. A name in ``dashed`` is drawn dashed; ``unit`` is
+    "rate" or the unit in words."""
 
     id: str
     caption: str
@@ -102,6 +103,7 @@ class Curves(Item):
     x: tuple[float, ...]
     series: dict[str, tuple[Measure, ...]]
     dashed: tuple[str, ...] = ()
+    unit: str = "rate"
 
     def needs(self) -> list[Cell]:
         return [c for line in self.series.values() for measure in line for c in measure.needs()]
@@ -109,7 +111,7 @@ class Curves(Item):
     def freeze(self) -> dict[str, Any]:
         return {
             "kind": "curves",
-            **_plain(self, "id", "caption", "xlabel", "ylabel", "x"),
+            **_plain(self, "id", "caption", "xlabel", "ylabel", "x", "unit"),
             "series": [
                 {"name": name, "dash": name in self.dashed, "points": [m.freeze() for m in line]}
                 for name, line in self.series.items()
@@ -287,7 +289,7 @@ class Study:
     def _data(self) -> list[dict[str, str]]:
         sets = {}
         for one in self._all():
-            on = getattr(one, "on", None)
+            on = one.examples if isinstance(one, Score) else getattr(one, "on", None)
             data = on.data if isinstance(on, Examples) else getattr(one, "data", None)
             if data is not None:
                 sets[data.checksum] = {"name": data.name, "checksum": data.checksum, "note": data.note}

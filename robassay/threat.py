@@ -15,6 +15,7 @@ from robassay.errors import UsageError
 REJECT = -1
 """The decision of a classifier that refuses an input."""
 
+Norm = Literal["linf", "l2", "l0"]
 LossName = Literal["ce", "scaled_ce", "margin", "dlr"]
 Loss = Callable[[Tensor], Tensor]
 """Maps logits (…, B, C) to values (…, B); larger is closer to the attacker's goal."""
@@ -50,7 +51,7 @@ class Threat:
         UsageError: negative or NaN eps, an empty box, an unknown norm.
     """
 
-    norm: Literal["linf", "l2", "l0"] = "linf"
+    norm: Norm = "linf"
     eps: float | None = None
     box: tuple[float, float] = (0.0, 1.0)
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from robassay.access import White
 from robassay.attacks.cw import CW
-from robassay.cells import Craft, Examples, Offline
+from robassay.cells import Craft, Examples
 from robassay.data import Data, Images, find, pixels
 from robassay.errors import UsageError
 from robassay.given import held_data
 from robassay.goals import RandomTarget
 from robassay.models import Train
 from robassay.nets.mlp import MLP
+from robassay.offline import Offline
 from robassay.recipe import Recipe
 from robassay.run import carry_out
 from robassay.run.worker import LocalContext

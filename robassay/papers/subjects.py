@@ -11,7 +11,7 @@ from robassay.access import White
 from robassay.attacks.cw import CW
 from robassay.attacks.gradient import PGD
 from robassay.cell import Model, Source
-from robassay.cells import Craft, Examples, Offline
+from robassay.cells import Craft, Examples
 from robassay.classifier import Net
 from robassay.defences.a2snn import A2SNN
 from robassay.defences.adv_bnn import AdvBNN
@@ -32,6 +32,7 @@ from robassay.nets.cnn import SmallCNN
 from robassay.nets.cw_mnist import CWMnist
 from robassay.nets.lenet import LeNetPP
 from robassay.nets.wrn import WRN
+from robassay.offline import Offline
 from robassay.recipe import Recipe
 from robassay.threat import Threat
 

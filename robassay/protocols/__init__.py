@@ -1,0 +1,1 @@
+"""How papers evaluate: functions that return tables and curves over cells; nothing is computed here."""

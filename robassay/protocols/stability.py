@@ -1,0 +1,59 @@
+"""How far decisions stand still when nobody attacks: Gaussian noise of a length, JPEG. Ge et al. 2020, §5.3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from robassay.attacks.noise import JPEG, Gaussian
+from robassay.cell import Model
+from robassay.cells import Disturbed, Examples, Score
+from robassay.folds import Stability
+from robassay.policy import Policy
+from robassay.protocols.parts import SLICE, clean
+from robassay.study import Curves, Evaluation, Measure
+from robassay.threat import Threat
+
+LENGTHS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+QUALITIES = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+NOISES = 20
+Schemes = Mapping[str, tuple[Model, Policy]]
+"""Models by name, each with the way it decides."""
+
+
+def gaussian(id: str, caption: str, schemes: Schemes, images: Examples, lengths: tuple[float, ...] = LENGTHS) -> Curves:
+    """Share of decisions that stay the same under Gaussian noise scaled to an exact L2 length, then cut to the box.
+
+    20 draws of noise per image, the same for all schemes. The reference is the scheme's own decision about the clean
+    image: at length 0 a deterministic scheme stands still, a random one need not. Two refusals agree.
+    """
+
+    levels = [(Disturbed(images, Gaussian(), Threat("l2", length)), NOISES) for length in lengths]
+    return _curves(id, caption, "L2 of Gaussian noise", schemes, images, lengths, levels)
+
+
+def jpeg(id: str, caption: str, schemes: Schemes, images: Examples, qualities: tuple[int, ...] = QUALITIES) -> Curves:
+    """Share of decisions that stay the same after JPEG compression; see :func:`gaussian` for the reference."""
+    levels = [(Disturbed(images, JPEG(quality=q), Threat("l2")), 1) for q in qualities]
+    return _curves(id, caption, "JPEG quality", schemes, images, tuple(map(float, qualities)), levels)
+
+
+def _curves(
+    id: str,
+    caption: str,
+    axis: str,
+    schemes: Schemes,
+    images: Examples,
+    values: tuple[float, ...],
+    levels: list[tuple[Disturbed, int]],
+) -> Curves:
+    series = {}
+    for name, (model, policy) in schemes.items():
+        own = clean(model, images, policy)
+        points = [_disturbed(model, policy, level, repeats) for level, repeats in levels]
+        series[name] = tuple(Measure((point, own), Stability()) for point in points)
+    return Curves(id, caption, axis, "unchanged decisions", values, series)
+
+
+def _disturbed(model: Model, policy: Policy, level: Disturbed, repeats: int) -> Evaluation:
+    return tuple(Score(model, replace(level, on=part), policy, repeats) for part in level.on.slices(SLICE))
