@@ -38,6 +38,17 @@ PAPERS = {
         "one spiking network on MNIST under surrogate gradients of many widths, and the worst of them per image",
         "after Ozdenizci and Legenstein 2024",
     ),
+    "protocols-transfer": (
+        "who fools whom among five kinds of network on MNIST; who hurts converted and spiking ones",
+        "Tan et al. 2020, Table III; Sharmin et al. 2019, Figure 4",
+    ),
+    "protocols-white": (
+        "targeted CW on one network and on three at once, over its constants; four decision procedures",
+        "Ge et al. 2020, Table 5; Tan et al. 2020",
+    ),
+    "protocols-mixtures": ("stochastic mixtures against their members", "Tan et al. 2020, §V and Figure 3"),
+    "protocols-stability": ("decisions under Gaussian noise and JPEG", "Ge et al. 2020, Figure 2"),
+    "protocols-cost": ("images broken over the decisions an attacker asks for", "after Brendel et al. 2018"),
 }
 """Studies of published results: summary and source."""
 

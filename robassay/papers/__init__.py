@@ -13,6 +13,13 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     from robassay.papers.cifar import networks_tan_cifar
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
     from robassay.papers.plastic import networks_plastic
+    from robassay.papers.protocols import (
+        protocols_cost,
+        protocols_mixtures,
+        protocols_stability,
+        protocols_transfer,
+        protocols_white,
+    )
     from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.widths import widths
 
@@ -28,5 +35,10 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "deciders": deciders,
         "anisotropic": anisotropic,
         "widths": widths,
+        "protocols-transfer": protocols_transfer,
+        "protocols-white": protocols_white,
+        "protocols-mixtures": protocols_mixtures,
+        "protocols-stability": protocols_stability,
+        "protocols-cost": protocols_cost,
     }
     return studies[name](scale, data_dir)

@@ -1,15 +1,19 @@
-"""Small networks on MNIST that train in seconds to minutes: what protocols are shown on at scale "small"."""
+"""Networks on MNIST that protocols are shown on; at scale "small" they train in seconds to minutes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from robassay.cell import Model, Source
+from robassay.classifier import Net
+from robassay.converted import Convert
 from robassay.defences.random_spiking import RandomSpiking
 from robassay.models import Signed, Train
+from robassay.nets.backbone import Backbone
 from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, GeometricSlope
 from robassay.nets.cnn import SmallCNN
+from robassay.nets.cw_mnist import CWMnist
 from robassay.nets.encoders import Direct
 from robassay.nets.mlp import MLP
 from robassay.nets.spikes import Spikes
@@ -19,27 +23,51 @@ from robassay.rules import Atan
 
 IMAGES = 20_000
 """Training images of each; binarised ones, whose steps are slow on a CPU, learn half of them."""
-WIDTHS = (10, 20, 40)
-CONV = Recipe(epochs=3, batch=64, lr=2e-3, step=1, gamma=0.5)
-BINARY = Recipe(epochs=4, batch=64, lr=5e-3, step=1, gamma=0.5)
-MLPS = Recipe(epochs=6, batch=64, lr=2e-3, step=2, gamma=0.5)
+LIF = Spikes(steps=8, leak=0.9, reset="hard", encoder=Direct(), rule=Atan(2.0))
+RATES = Spikes(steps=50, encoder=Direct())
 
 
-def small_nets(data: Source, seed: int = 0) -> dict[str, Model]:
+def nets(data: Source, full: bool = False, seed: int = 0) -> dict[str, Model]:
     """A plain network, three random ones (binary stochastic, binarised stochastic, random spiking) and a spiking one.
 
     Args:
         data: MNIST.
+        full: train the C&W network and wide binarised ones on all images, for as long as it pays.
         seed: of all trainings; two seeds are networks of the same kinds that know nothing of each other.
     """
-    plain = Train(SmallCNN(), data, CONV, seed, IMAGES)
-    signs = Train(BNND(widths=WIDTHS), data, BINARY, seed, IMAGES // 2)
-    drawn = Train(BNNS(widths=WIDTHS), data, replace(BINARY, lr=2e-3), seed, IMAGES // 2, begin=Signed(signs))
-    spikes = Spikes(steps=8, leak=0.9, reset="hard", encoder=Direct(), rule=Atan(2.0))
+    limit, conv, binary, flat = _recipes(full)
+    body: Backbone = CWMnist() if full else SmallCNN()
+    widths, few = ((80, 160, 320), None) if full else ((10, 20, 40), IMAGES // 2)
+
+    def made(net: Net, recipe: Recipe) -> Train:
+        return Train(net, data, recipe, seed, limit)
+
+    signs = Train(BNND(widths=widths), data, binary, seed, few)
     return {
-        "plain": plain,
-        "BSN-2": Train(BSN(slope_schedule=GeometricSlope()), data, MLPS, seed, IMAGES),
-        "BNN-S": drawn,
-        "LIF": Train(Spiking(MLP((200,)), spikes), data, replace(MLPS, epochs=4), seed, IMAGES),
-        "RS-1": Train(RandomSpiking(SmallCNN()), data, CONV, seed, IMAGES),
+        "plain": made(body, conv),
+        "BSN-2": made(BSN(slope_schedule=GeometricSlope()), flat),
+        "BNN-S": Train(BNNS(widths=widths), data, replace(binary, lr=2e-3), seed, few, begin=Signed(signs)),
+        "LIF": made(Spiking(MLP((200,)), LIF), replace(flat, epochs=flat.epochs - 2)),
+        "RS-1": made(RandomSpiking(body), conv),
     }
+
+
+def spiking_kinds(data: Source, full: bool = False, seed: int = 0) -> dict[str, Model]:
+    """A network of ReLU, the same converted, and one of its shape that was trained spiking."""
+    limit, _, _, flat = _recipes(full)
+    plain = Train(MLP((200,)), data, flat, seed, limit)
+    return {
+        "ANN": plain,
+        "SNN-I": Convert(plain, RATES, steps=200),
+        "SNN-II": nets(data, full, seed)["LIF"],
+    }
+
+
+def _recipes(full: bool) -> tuple[int | None, Recipe, Recipe, Recipe]:
+    """Training images, and how convolutional, binarised and flat networks learn."""
+    conv = Recipe(epochs=3, batch=64, lr=2e-3, step=1, gamma=0.5)
+    binary = Recipe(epochs=4, batch=64, lr=5e-3, step=1, gamma=0.5)
+    flat = Recipe(epochs=6, batch=64, lr=2e-3, step=2, gamma=0.5)
+    if not full:
+        return IMAGES, conv, binary, flat
+    return None, replace(conv, epochs=20, step=5), replace(binary, epochs=20, step=4), replace(flat, epochs=30, step=8)
