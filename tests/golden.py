@@ -11,7 +11,9 @@ import robassay.defences
 import robassay.estimators
 import robassay.given
 import robassay.nets
+import robassay.offline
 import robassay.policy
+import robassay.portions
 import robassay.signals
 import robassay.surrogates
 import robassay.training  # noqa: F401
