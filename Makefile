@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 XDIST  := -n 2 --dist loadgroup
 
-.PHONY: env demo test test-data test-long check mutants bench papers clean
+.PHONY: env demo test test-data test-long check mutants bench papers protocols clean
 
 env: $(STAMP)
 
@@ -45,6 +45,10 @@ bench: env
 	OMP_NUM_THREADS=1 $(BIN)/python bench/attacks.py
 	@$(PIP) -e '.[test,bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python bench/black_box.py
+
+protocols: env
+	@for one in transfer white mixtures stability cost translucent substitutes; do \
+		$(BIN)/robassay run protocols-$$one || exit 1; done
 
 papers: env
 	@$(BIN)/robassay list papers

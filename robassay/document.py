@@ -171,11 +171,12 @@ class Document:
         """Where the numbers come from: cells, machines, versions, hours."""
         have = [key for key in self.frozen["needs"] if key in self._done]
         about = [self.store.about(key) for key in have]
+        behind = [key for key in self.frozen.get("behind", have) if key in self._done]
         machines, versions = sorted({a["machine"] for a in about}), sorted({a["torch"] for a in about})
         return {
             "cells": len(have),
             "missing": len(self.frozen["needs"]) - len(have),
-            "hours": sum(a["seconds"] for a in about) / 3600,
+            "hours": sum(self.store.about(key)["seconds"] for key in behind) / 3600,
             "machines": machines,
             "torch": versions,
             "mixed": len(machines) > 1 or len(versions) > 1,

@@ -277,6 +277,7 @@ class Study:
             **_plain(self, "name", "title", "subtitle", "scale", "cites", "command"),
             "items": [item.freeze() for item in self.items],
             "needs": [c.key for c in self.needs()],
+            "behind": [c.key for c in self._all()],
             "seeds": sorted({seed for c in self._all() if isinstance(seed := getattr(c, "seed", None), int)}),
             "data": self._data(),
         }

@@ -80,6 +80,9 @@ def test_export_writes_numbers_with_interval_n_and_keys(store, monkeypatch, caps
     assert cell["published"] == 0.99 and Store(store).has(cell["keys"][0])
     assert found["provenance"]["missing"] == 0 and found["provenance"]["machines"]
     assert found["provenance"]["data"][0]["name"] == "digits"
+    kept = Store(store)
+    spent = sum(kept.about(key)["seconds"] for key in kept.done())  # trainings and attacks, too
+    assert found["provenance"]["hours"] * 3600 == pytest.approx(spent)
     assert found["checks"][0]["outcome"] == "PASS"
     rows = list(csv.DictReader((tmp_path / "out" / "t1.csv").open(encoding="utf-8")))
     assert len(rows) == 6 and float(rows[0]["value"]) == pytest.approx(cell["value"])
