@@ -8,10 +8,10 @@ from dataclasses import replace
 from robassay.attacks.noise import JPEG, Gaussian
 from robassay.cell import Model
 from robassay.cells import Disturbed, Examples, Score
-from robassay.folds import Stability
+from robassay.folds import Accuracy, Refused, Stability
 from robassay.policy import Policy
 from robassay.protocols.parts import SLICE, clean
-from robassay.study import Curves, Evaluation, Measure
+from robassay.study import Curves, Evaluation, Measure, Table
 from robassay.threat import Threat
 
 LENGTHS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -19,6 +19,16 @@ QUALITIES = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 NOISES = 20
 Schemes = Mapping[str, tuple[Model, Policy]]
 """Models by name, each with the way it decides."""
+
+
+def accuracies(id: str, caption: str, schemes: Schemes, images: Examples) -> Table:
+    """Accuracy of every scheme on the clean images, and what it refuses: one that always says the same is stable."""
+    entries = {}
+    for name, (model, policy) in schemes.items():
+        own = clean(model, images, policy)
+        entries[name, "accuracy"] = Measure((own,), Accuracy())
+        entries[name, "refused"] = Measure((own,), Refused())
+    return Table(id, caption, tuple(schemes), ("accuracy", "refused"), entries)
 
 
 def gaussian(id: str, caption: str, schemes: Schemes, images: Examples, lengths: tuple[float, ...] = LENGTHS) -> Curves:
