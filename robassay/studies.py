@@ -38,6 +38,10 @@ PAPERS = {
         "one spiking network on MNIST under surrogate gradients of many widths, and the worst of them per image",
         "after Ozdenizci and Legenstein 2024",
     ),
+    "protocols-substitutes": (
+        "black box by substitute on MNIST: plain, stochastic and variance-mimicking substitutes",
+        "Tan et al. 2020, Fig. 1, Fig. 2 and Table IV",
+    ),
 }
 """Studies of published results: summary and source."""
 

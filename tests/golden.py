@@ -23,6 +23,7 @@ from robassay.given import Given, Held
 from robassay.models import Mixed, Quieted, Train
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
+from robassay.substitute import Asked, Substitute
 
 FILE = Path(__file__).with_name("golden.json")
 CELLS: tuple[type[Cell], ...] = (
@@ -36,6 +37,8 @@ CELLS: tuple[type[Cell], ...] = (
     Guarded,
     Craft,
     Score,
+    Substitute,
+    Asked,
     Given,
     Held,
     Facts,

@@ -1,0 +1,1 @@
+"""Protocols of the papers: functions that return the cells and measures of one way to evaluate."""
