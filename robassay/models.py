@@ -68,11 +68,7 @@ class Train(Model):
     def __post_init__(self) -> None:
         if self.teacher is not None and self.extra is not None:
             raise UsageError("a teacher would label the extra images, too, whose true labels are the point. Give one.")
-        if self.net.begins and (self.net.begins >= self.recipe.epochs or self.recipe.keep == "best"):
-            raise UsageError(
-                f"the noise of this net begins in epoch {self.net.begins} (from 0) of {self.recipe.epochs}, and "
-                f"keep='{self.recipe.keep}'. Train longer, and write keep='last': the best epoch may have no noise."
-            )
+        check_begin(self.net, self.recipe)
         if self.extra is not None and self.extra.data.checksum != self.data.checksum:
             raise UsageError(
                 f"the extra images are of {self.extra.data.name}, the net learns {self.data.name}. Attack images "
@@ -117,6 +113,15 @@ class Train(Model):
     def open(self, ctx: Context) -> Classifier:
         arrays = {name: torch.from_numpy(a) for name, a in ctx.load(self).items()}
         return restore(self.net, self.data.shape, self.data.classes, arrays)
+
+
+def check_begin(net: Net, recipe: Recipe) -> None:
+    """Raise UsageError where the noise of ``net`` begins too late in the recipe to be learnt."""
+    if net.begins and (net.begins >= recipe.epochs or recipe.keep == "best"):
+        raise UsageError(
+            f"the noise of this net begins in epoch {net.begins} (from 0) of {recipe.epochs}, and "
+            f"keep='{recipe.keep}'. Train longer, and write keep='last': the best epoch may have no noise."
+        )
 
 
 @cell

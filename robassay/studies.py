@@ -49,6 +49,10 @@ PAPERS = {
     "protocols-mixtures": ("stochastic mixtures against their members", "Tan et al. 2020, §V and Figure 3"),
     "protocols-stability": ("decisions under Gaussian noise and JPEG", "Ge et al. 2020, Figure 2"),
     "protocols-cost": ("images broken over the decisions an attacker asks for", "after Brendel et al. 2018"),
+    "protocols-substitutes": (
+        "black box by substitute on MNIST: plain, stochastic and variance-mimicking substitutes",
+        "Tan et al. 2020, Fig. 1, Fig. 2 and Table IV",
+    ),
 }
 """Studies of published results: summary and source."""
 

@@ -13,6 +13,7 @@ from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.models import Learn, Train
 from robassay.signals import Facts, Signals
+from robassay.substitute import Asked
 from robassay.threat import Threat
 from robassay.version import __version__
 
@@ -38,9 +39,9 @@ class Item(abc.ABC):
 
 @dataclass(frozen=True)
 class Measure:
-    """A fold over one or several evaluations of the same images."""
+    """A fold over one or several evaluations of the same images, or over what the oracle of a substitute was asked."""
 
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation | tuple[Asked, ...], ...]
     fold: Fold
 
     def needs(self) -> list[Cell]:
@@ -297,7 +298,7 @@ class Study:
         return list(sets.values())
 
 
-def _keys(evaluation: Evaluation) -> list[str]:
+def _keys(evaluation: Evaluation | tuple[Asked, ...]) -> list[str]:
     return [score.key for score in evaluation]
 
 

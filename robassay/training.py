@@ -84,8 +84,8 @@ def train(
     half = fast and net.half
     if begin is not None:
         _begin(model, begin)
-    _check_last_batch(model, len(images.y), recipe.batch)
-    optimizer = _optimizer(model, recipe)
+    check_last_batch(model, len(images.y), recipe.batch)
+    optimizer = optimizer_for(model, recipe)
 
     # What is learnt: the labels, or what the teacher says.
     target = images.y if teacher is None else _soft(teacher, images.x, classes, recipe.temperature, device)
@@ -98,7 +98,7 @@ def train(
 
     for epoch in range(len(state["loss"]), recipe.epochs):
         if recipe.fresh and recipe.turns(epoch):
-            optimizer = _optimizer(model, recipe)
+            optimizer = optimizer_for(model, recipe)
         model.begin_epoch(epoch)
         order = torch.randperm(len(images.y), generator=rng.child("order", epoch).generator())
         losses, waiting = list[float](), list[Tensor]()
@@ -110,10 +110,10 @@ def train(
             for k, change in enumerate(recipe.augment):
                 x = change(x, step.child("augment", k))
             lessons = adversary.lessons(model, x, y, epoch, step.child("attack")) if adversary else [(1.0, x)]
-            loss = _loss(model, lessons, target[rows].to(device), recipe.temperature, step, len(images.y), half)
+            loss = loss_of(model, lessons, target[rows].to(device), recipe.temperature, step, len(images.y), half)
             waiting.append(loss.detach())
             if len(waiting) == at_once or i + 1 == steps:
-                losses += _values(waiting, epoch, i, recipe.lr)
+                losses += values_of(waiting, epoch, i, recipe.lr)
                 waiting = []
             rate = recipe.rate(epoch, epoch * steps + i)
             for group in optimizer.param_groups:
@@ -163,7 +163,7 @@ def check_images_for(images: Images, val: Images, classes: int) -> None:
         raise UsageError(f"training labels lie in {found[0]}..{found[-1]}, the data set says {classes} classes.")
 
 
-def _check_last_batch(model: Classifier, images: int, batch: int) -> None:
+def check_last_batch(model: Classifier, images: int, batch: int) -> None:
     """Over a single image batch normalisation has no variance; torch would say so only at the end of an epoch."""
     if images % batch == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         raise UsageError(
@@ -172,7 +172,8 @@ def _check_last_batch(model: Classifier, images: int, batch: int) -> None:
         )
 
 
-def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_for(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; weight decay spares what the classifier names."""
     free = {id(p) for p in model.undecayed()}
     groups = [
         {"params": [p for p in model.parameters() if id(p) not in free], "weight_decay": recipe.weight_decay},
@@ -209,7 +210,7 @@ def _soft(teacher: Classifier, x: Tensor, classes: int, temperature: float, devi
     return (logits / temperature).softmax(1)
 
 
-def _loss(
+def loss_of(
     model: Classifier,
     lessons: list[tuple[float, Tensor]],
     y: Tensor,
@@ -234,7 +235,7 @@ def _loss(
     return loss if extra is None else loss + extra
 
 
-def _values(waiting: list[Tensor], epoch: int, i: int, lr: float) -> list[float]:
+def values_of(waiting: list[Tensor], epoch: int, i: int, lr: float) -> list[float]:
     """The losses of the last steps up to step ``i`` of an epoch, both from 0, as numbers that are finite."""
     values: list[float] = torch.stack(waiting).tolist()
     for step, value in enumerate(values, i + 2 - len(values)):

@@ -25,6 +25,7 @@ from robassay.given import Given, Held
 from robassay.models import Mixed, Quieted, Train
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
+from robassay.substitute import Asked, Substitute
 
 FILE = Path(__file__).with_name("golden.json")
 CELLS: tuple[type[Cell], ...] = (
@@ -38,6 +39,8 @@ CELLS: tuple[type[Cell], ...] = (
     Guarded,
     Craft,
     Score,
+    Substitute,
+    Asked,
     Given,
     Held,
     Facts,

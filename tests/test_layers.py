@@ -16,8 +16,8 @@ LAYERS = (
     ("registry", "registry"),
     ("contract", "rules analogue policy classifier estimators surrogates access goals probe augment learner"),
     ("nets and attacks", "nets attacks"),
-    ("parts", "defences recipe training learning adapters testing"),
-    ("work", "cell models converted portions cells offline defended adopt plan store run given signals"),
+    ("parts", "defences recipe training imitation learning adapters testing"),
+    ("work", "cell models converted portions cells offline substitute defended adopt plan store run given signals"),
     ("meaning", "intervals folds gates thawed knowledge verdict study protocols document"),
     ("edge", "report auditing demo studies papers exams cli"),
 )

@@ -17,7 +17,7 @@ from robassay.nets.mlp import MLP
 from robassay.registry import named
 from robassay.rng import Stream
 from robassay.testing import check_classifier, exam_images
-from robassay.training import Recipe, _optimizer
+from robassay.training import Recipe, optimizer_for
 
 SHAPE = (3, 8, 8)
 DETAILS: list[Any] = ["layer", "channel", "element"]
@@ -98,7 +98,7 @@ def test_the_gradient_of_activation_noise_does_not_know_its_spread() -> None:
 def test_alpha_does_not_decay() -> None:
     model = built(PNI())
     assert {id(p) for p in model.undecayed()} == {id(a) for a in alphas(model)} and len(alphas(model)) == 3
-    decayed, free = _optimizer(model, Recipe(weight_decay=0.1)).param_groups
+    decayed, free = optimizer_for(model, Recipe(weight_decay=0.1)).param_groups
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     assert {id(p) for p in free["params"]} == {id(a) for a in alphas(model)}
 

@@ -21,6 +21,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         protocols_white,
     )
     from robassay.papers.spiking import networks_s, networks_s_cifar10
+    from robassay.papers.substitutes import protocols_substitutes
     from robassay.papers.widths import widths
 
     studies = {
@@ -40,5 +41,6 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "protocols-mixtures": protocols_mixtures,
         "protocols-stability": protocols_stability,
         "protocols-cost": protocols_cost,
+        "protocols-substitutes": protocols_substitutes,
     }
     return studies[name](scale, data_dir)

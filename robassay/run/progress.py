@@ -14,6 +14,7 @@ from robassay.models import Train
 from robassay.plan import Plan
 from robassay.registry import part_name
 from robassay.store import Store
+from robassay.substitute import Substitute
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
@@ -25,6 +26,8 @@ def title(cell: Cell) -> str:
     """A few words for people."""
     if isinstance(cell, Train):
         return f"train {_word(cell.net)} on {cell.data.name}"
+    if isinstance(cell, Substitute):
+        return f"substitute {part_name(type(cell.net))} for {_word(cell.oracle)}"
     if isinstance(cell, Craft):
         loss = getattr(cell.attack, "loss", "")
         eps = "" if cell.threat.eps is None else f" {cell.threat.norm} {cell.threat.eps:.3g}"
@@ -35,7 +38,7 @@ def title(cell: Cell) -> str:
 
 
 def _word(value: object) -> str:
-    if isinstance(value, Train):
+    if isinstance(value, (Train, Substitute)):
         return part_name(type(value.net))
     return value.build if isinstance(value, Given) else part_name(type(value))
 
