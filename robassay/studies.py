@@ -38,6 +38,10 @@ PAPERS = {
         "one spiking network on MNIST under surrogate gradients of many widths, and the worst of them per image",
         "after Ozdenizci and Legenstein 2024",
     ),
+    "protocols-translucent": (
+        "four schemes on MNIST against attacks on one and on eight surrogates, validated by others",
+        "Ge et al. 2020, Fig. 3 and 4",
+    ),
 }
 """Studies of published results: summary and source."""
 

@@ -14,6 +14,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
     from robassay.papers.plastic import networks_plastic
     from robassay.papers.spiking import networks_s, networks_s_cifar10
+    from robassay.papers.translucent import protocols_translucent
     from robassay.papers.widths import widths
 
     studies = {
@@ -28,5 +29,6 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "deciders": deciders,
         "anisotropic": anisotropic,
         "widths": widths,
+        "protocols-translucent": protocols_translucent,
     }
     return studies[name](scale, data_dir)
