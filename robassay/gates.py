@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from robassay.errors import UsageError
 from robassay.folds import Fold, Rows, blocks
-from robassay.intervals import Estimate, rate, ratio
+from robassay.intervals import Estimate, Matrix, ahead, mean, rate, ratio
 
 Within = tuple[float, float]
 """L2 distances (low, high]; images that the attack moved by other distances do not count."""
 ANY = (0.0, math.inf)
+Trial = tuple[Rows, Sequence[Rows]]
+"""A target and the gates in front of it."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,124 @@ class Rotations(Fold):
     within: Within = ANY
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pass_at < self.size:
-            raise UsageError(
-                f"pass_at={self.pass_at} of the {self.size - 1} models that are left when one of {self.size} is the "
-                f"target can never be met. Hold out more models, or write pass_at={max(0, self.size - 1)} or less."
-            )
+        _check_gate(self.size, self.pass_at)
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        if len(evaluations) % self.size:
-            raise UsageError(f"{len(evaluations)} evaluations are no whole number of groups of {self.size}.")
-        groups = [evaluations[i : i + self.size] for i in range(0, len(evaluations), self.size)]
-        trials = [(target, [*group[:i], *group[i + 1 :]]) for group in groups for i, target in enumerate(group)]
+        return _pooled(self.trials(evaluations), self.pass_at, self.above, self.within)
+
+    def trials(self, evaluations: Sequence[Rows]) -> list[Trial]:
+        """Every target with its gates."""
+        return [
+            (target, [*group[:i], *group[i + 1 :]])
+            for group in _groups(evaluations, self.size)
+            for i, target in enumerate(group)
+        ]
+
+
+@dataclass(frozen=True)
+class Crossed(Fold):
+    """Every model of one kind is the target once, gated by the models of another kind but the one of its place.
+
+    Evaluations come in groups of twice ``size``, one group per attack: the targets, then as many gates. Where both are
+    the same evaluations this is :class:`Rotations`.
+
+    Args:
+        size: targets of a group.
+        pass_at, above, within: as in :class:`Gated`.
+    """
+
+    size: int
+    pass_at: int = 0
+    above: float = 0.5
+    within: Within = ANY
+
+    def __post_init__(self) -> None:
+        _check_gate(self.size, self.pass_at)
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        trials = []
+        for group in _groups(evaluations, 2 * self.size):
+            targets, gates = group[: self.size], group[self.size :]
+            trials += [(target, [*gates[:i], *gates[i + 1 :]]) for i, target in enumerate(targets)]
         return _pooled(trials, self.pass_at, self.above, self.within)
+
+
+@dataclass(frozen=True)
+class Lead(Fold):
+    """Rate of one :class:`Rotations` minus that of another, paired by image.
+
+    Args:
+        split: the first so many evaluations are the first one's, the others the second one's.
+        size, pass_at: of the first.
+        than_size, than_at: of the second.
+        above, within: of both, as in :class:`Gated`.
+    """
+
+    split: int
+    size: int
+    than_size: int
+    pass_at: int = 0
+    than_at: int = 0
+    above: float = 0.5
+    within: Within = ANY
+
+    def __post_init__(self) -> None:
+        _check_gate(self.size, self.pass_at)
+        _check_gate(self.than_size, self.than_at)
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        ours = Rotations(self.size, self.pass_at).trials(evaluations[: self.split])
+        theirs = Rotations(self.than_size, self.than_at).trials(evaluations[self.split :])
+        same_images([target for target, _ in (*ours, *theirs)])
+        one = _counted(ours, self.pass_at, self.above, self.within)
+        other = _counted(theirs, self.than_at, self.above, self.within)
+        return ahead(one, other, blocks(evaluations))
+
+
+@dataclass(frozen=True)
+class MeanAccuracy(Fold):
+    """Accuracy averaged over the evaluations, which are of several models on the same images."""
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
+        return ratio([rows.survives() for rows in evaluations], trials, blocks(evaluations))
+
+
+@dataclass(frozen=True)
+class Reached(Fold):
+    """Share of draws in which the attacks have what they wanted, over all images: where one found nothing it failed."""
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
+        return ratio([rows.fooled() for rows in evaluations], trials, blocks(evaluations))
+
+
+@dataclass(frozen=True)
+class Changed(Fold):
+    """Share of the images that the attacks changed: those for which they took something for a success."""
+
+    within: Within = ANY
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
+        return ratio([_moved(rows, self.within)[None].astype(np.float64) for rows in evaluations], trials)
+
+
+@dataclass(frozen=True)
+class Moved(Fold):
+    """Mean L2 size of what the attacks changed; several attacks on one image are averaged first."""
+
+    within: Within = ANY
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        moved = np.array([_moved(rows, self.within) for rows in evaluations])
+        lengths = np.array([rows.l2 for rows in evaluations])
+        count = moved.sum(0)
+        return mean((lengths * moved).sum(0)[count > 0] / count[count > 0])
 
 
 @dataclass(frozen=True)
@@ -89,16 +197,34 @@ class Joint(Fold):
         return rate(np.prod(np.broadcast_arrays(*fooled), axis=0), blocks(evaluations))
 
 
-def _pooled(trials: Sequence[tuple[Rows, Sequence[Rows]]], pass_at: int, above: float, within: Within) -> Estimate:
+def _check_gate(size: int, pass_at: int) -> None:
+    if not 0 <= pass_at < size:
+        raise UsageError(
+            f"pass_at={pass_at} of the {size - 1} models that are left when one of {size} is the "
+            f"target can never be met. Hold out more models, or write pass_at={max(0, size - 1)} or less."
+        )
+
+
+def _groups(evaluations: Sequence[Rows], size: int) -> list[Sequence[Rows]]:
+    if len(evaluations) % size:
+        raise UsageError(f"{len(evaluations)} evaluations are no whole number of groups of {size}.")
+    return [evaluations[i : i + size] for i in range(0, len(evaluations), size)]
+
+
+def _pooled(trials: Sequence[Trial], pass_at: int, above: float, within: Within) -> Estimate:
     """Successes over trials, a trial being a gated image on one target."""
     same_images([rows for target, gates in trials for rows in (target, *gates)])
+    return ratio(*_counted(trials, pass_at, above, within), blocks([target for target, _ in trials]))
+
+
+def _counted(trials: Sequence[Trial], pass_at: int, above: float, within: Within) -> tuple[list[Matrix], Matrix]:
+    """Successes (R, N) of every target, 0 where an image is no trial of it, and the number of trials (N,)."""
     successes, weights = [], []
     for target, gates in trials:
         opened = passed(gates, pass_at, above) & _moved(target, within)
         weights.append(opened.astype(np.float64))
         successes.append(target.fooled() * opened)
-    shared = blocks([target for target, _ in trials])
-    return ratio(successes, np.sum(weights, axis=0), shared)
+    return successes, np.sum(weights, axis=0)
 
 
 def passed(gates: Sequence[Rows], pass_at: int, above: float) -> NDArray[np.bool_]:

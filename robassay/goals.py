@@ -95,3 +95,27 @@ class LeastLikely(Aim):
         mean = opened.logits(x, rng, self.draws).mean(0)
         least = mean.scatter(-1, labels[:, None], float("inf")).argmin(-1)
         return Goal(least, targeted=True, kappa=self.kappa)
+
+
+@part(source="Ge et al. 2020; published code")
+class UnlikePredictions(Aim):
+    """A class drawn uniformly from those that are neither true nor what an attacked model predicts, one draw each.
+
+    Where every other class is predicted by some model, from all but the true one. The number that chooses depends on
+    the image alone; the predictions of a random model are one draw for the batch.
+    """
+
+    kappa: float = 0.0
+
+    def goal(self, labels: Tensor, classes: int, opened: Opened | None, x: Tensor, rng: Stream) -> Goal:
+        if not isinstance(opened, GradientAccess):
+            raise UsageError("UnlikePredictions asks the models for logits: use it with White access.")
+        others = torch.ones(len(labels), classes, dtype=torch.bool, device=labels.device)
+        others.scatter_(1, labels[:, None], False)
+        predicted = opened.logits(x, rng.child("predictions")).argmax(-1)
+        left = others.scatter(1, predicted.T, False)
+        left = torch.where(left.any(1, keepdim=True), left, others)
+        count = left.sum(1)
+        chosen = (uniform(x, rng.child("choice")).flatten(1)[:, 0] * count).long().clamp_max(count - 1)
+        targets = (left.cumsum(1) > chosen[:, None]).int().argmax(1)
+        return Goal(targets, targeted=True, kappa=self.kappa)

@@ -53,6 +53,10 @@ PAPERS = {
         "black box by substitute on MNIST: plain, stochastic and variance-mimicking substitutes",
         "Tan et al. 2020, Fig. 1, Fig. 2 and Table IV",
     ),
+    "protocols-translucent": (
+        "four schemes on MNIST against attacks on one and on eight surrogates, validated by others",
+        "Ge et al. 2020, Fig. 3 and 4",
+    ),
 }
 """Studies of published results: summary and source."""
 

@@ -46,6 +46,7 @@ def images(n: int, shape: Shape) -> Tensor:
     [
         (CWMnist(), GREY, 10, 734_602),
         (CWMnist("valid"), GREY, 10, 312_202),
+        (CWMnist("valid", 50, 0.25), GREY, 10, 20_062),  # 80 + 584 + 1,168 + 2,320 + 12,850 + 2,550 + 510
         (WRN(), COLOUR, 10, 36_479_194),
         (WRN(), GREY, 10, 36_479_194 - 2 * 9 * 16),
         (VGG(), COLOUR, 10, 9_670_336),
@@ -232,6 +233,7 @@ def test_every_network_passes_the_exam_and_gives_any_number_of_features(net: Bac
     [
         lambda: CWMnist("full"),  # type: ignore[arg-type]
         lambda: CWMnist(features=0),
+        lambda: CWMnist(width=0.0),
         lambda: CWMnist().build((1, 3, 9), 10),
         lambda: CWMnist("valid").build((1, 15, 28), 10),
         lambda: WRN(depth=12),

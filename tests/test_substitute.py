@@ -26,7 +26,8 @@ from robassay.imitation import noisy
 from robassay.nets.bsn import BSN
 from robassay.nets.mlp import MLP
 from robassay.policy import MeanOf, Once, Rejecting
-from robassay.protocols.substitutes import ACCURACY, QUESTIONS, Assault, by_substitute, tables
+from robassay.protocols.parts import Means
+from robassay.protocols.substitutes import ACCURACY, AVERAGED, QUESTIONS, by_substitute, tables
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 from robassay.run import carry_out
@@ -310,7 +311,9 @@ def test_a_substitute_of_a_linear_oracle_agrees_with_it_and_its_images_transfer(
     one = Substitute(MLP((32,)), Linear(), Examples(DIGITS, "train", 0, 300), recipe, rounds=2)
     on = Examples(DIGITS, "test", 0, 100)
     outcome = by_substitute(
-        one, on, {"BIM": Assault(BIM(), Threat("linf", 0.2)), "noise": Assault(Uniform(), Threat("linf", 0.2), None)}
+        one,
+        on,
+        {"BIM": Means(BIM(), Threat("linf", 0.2), AVERAGED), "noise": Means(Uniform(), Threat("linf", 0.2), None)},
     )
     table, asked = tables("t", "Digits", {"plain": outcome})
     study = Study("s", "S", (table, asked))
@@ -409,7 +412,7 @@ def test_a_protocol_with_a_known_answer(tmp_path: Path) -> None:
     """Levels lie within .4 of the middle: a step of .45 turns every one of them, one of .001 none but the nearest."""
     recipe = Recipe(epochs=40, batch=32, lr=1e-2)
     one = Substitute(MLP((64,)), Brightness(), Examples(Greys(), "test", 0, 100), recipe, rounds=1)
-    wide, tiny = (Assault(BIM(steps=2, loss="margin"), Threat("linf", eps)) for eps in (0.45, 0.001))
+    wide, tiny = (Means(BIM(steps=2, loss="margin"), Threat("linf", eps), AVERAGED) for eps in (0.45, 0.001))
     outcome = by_substitute(one, Examples(Greys(), "test", 100, 160), {"wide": wide, "tiny": tiny}, slices=25)
     study = Study("s", "S", tables("t", "Greys", {"plain": outcome}))
     store = Store(tmp_path / "store")

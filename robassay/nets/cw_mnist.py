@@ -22,36 +22,42 @@ class CWMnist(Backbone):
     Args:
         padding: "same" keeps the size in every convolution; "valid" loses two pixels, as in the original network.
         features: units of the second dense layer.
+        width: factor on the channels and on the units of the first dense layer, such as 0.25 where time is short;
+            ``features`` is given apart.
     """
 
     padding: Literal["same", "valid"] = "same"
     features: int = 200
+    width: float = 1.0
 
     def __post_init__(self) -> None:
         if self.padding not in ("same", "valid"):
             raise UsageError(f"padding={self.padding!r} is not known. Write padding='same' or padding='valid'.")
         if self.features < 1:
             raise UsageError(f"cw-mnist was given features={self.features}; it needs one at least.")
+        if not self.width > 0:
+            raise UsageError(f"cw-mnist was given width={self.width}; it needs width > 0, such as width=0.25.")
 
     def trunk(self, shape: Shape, dim: int) -> nn.Sequential:
         loss = 4 if self.padding == "valid" else 0
         check_side("cw-mnist", shape, 16 if loss else 4)
         height, width = (((side - loss) // 2 - loss) // 2 for side in shape[1:])
+        few, many, units = (max(1, round(self.width * n)) for n in (32, 64, 200))
         return nn.Sequential(
-            nn.Conv2d(shape[0], 32, 3, padding=self.padding),
+            nn.Conv2d(shape[0], few, 3, padding=self.padding),
             nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=self.padding),
+            nn.Conv2d(few, few, 3, padding=self.padding),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=self.padding),
+            nn.Conv2d(few, many, 3, padding=self.padding),
             nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=self.padding),
+            nn.Conv2d(many, many, 3, padding=self.padding),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(64 * height * width, 200),
+            nn.Linear(many * height * width, units),
             nn.ReLU(),
             Site("dropout"),
-            nn.Linear(200, dim),
+            nn.Linear(units, dim),
             nn.ReLU(),
         )

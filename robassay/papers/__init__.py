@@ -22,6 +22,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     )
     from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.substitutes import protocols_substitutes
+    from robassay.papers.translucent import protocols_translucent
     from robassay.papers.widths import widths
 
     studies = {
@@ -42,5 +43,6 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "protocols-stability": protocols_stability,
         "protocols-cost": protocols_cost,
         "protocols-substitutes": protocols_substitutes,
+        "protocols-translucent": protocols_translucent,
     }
     return studies[name](scale, data_dir)

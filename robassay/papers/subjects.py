@@ -122,7 +122,7 @@ def _ge(data: Source, full: bool) -> dict[str, Subject]:
     made = {name: Subject(Train(one, data, recipe), share, note=note) for name, (one, share) in nets.items()}
     for name in ("RS-1", "Dropout"):
         one, error = nets[name][0], 0.0098 if name == "RS-1" else 0.0069
-        taught = Train(one, data, recipe, extra=_offline(made[name].model, data, full))
+        taught = Train(one, data, recipe, extra=offline(made[name].model, data, full))
         made[f"{name}-Adv"] = Subject(taught, 1 - error, note=note)
     made["Distillation"] = Subject(distil(nets["Dropout"][0], data, recipe), 0.9922, note=note)
     wide = Recipe(epochs=2, batch=128, optimizer="sgd", lr=0.1, nesterov=True, weight_decay=5e-4, step=1, gamma=0.2)
@@ -148,7 +148,7 @@ def _noisy(data: Source, full: bool) -> dict[str, Subject]:
     return {n: Subject(Train(net, data, r), note=short + notes.get(n, "")) for n, (net, r) in nets.items()}
 
 
-def _offline(model: Model, data: Source, full: bool) -> Offline:
+def offline(model: Model, data: Source, full: bool) -> Offline:
     """Targeted CW images of training images at several confidences, the nearest five sixths of them (Table 3)."""
     attack = CW(search=9, steps=1000) if full else CW(search=3, steps=100)
     levels, each = ((0.0, 5.0, 10.0, 15.0), 3000) if full else ((0.0, 5.0, 10.0), 334)

@@ -16,7 +16,8 @@ from robassay.nets.cnn import SmallCNN
 from robassay.nets.resnet import ResNet18
 from robassay.papers.subjects import Subject, is_full, mnist_subjects
 from robassay.policy import MeanOf
-from robassay.protocols.substitutes import LAUNCHES, SURE, Assault, by_substitute, tables
+from robassay.protocols.parts import Means
+from robassay.protocols.substitutes import AVERAGED, LAUNCHES, SURE, by_substitute, tables
 from robassay.recipe import Recipe
 from robassay.study import Study, Table
 from robassay.substitute import Substitute
@@ -66,13 +67,17 @@ def substitutes(subject: Subject, own: Examples, full: bool) -> dict[str, Substi
     }
 
 
-def _assaults(full: bool) -> dict[str, Assault]:
-    bim = Assault(BIM(steps=100, step=0.05, early=True), Threat("linf", 32 / 255))
+def _assaults(full: bool) -> dict[str, Means]:
+    bim = Means(BIM(steps=100, step=0.05, early=True), Threat("linf", 32 / 255), AVERAGED)
     cw, mod = CW(search=1, c0=10.0, accept=MeanOfDraws(10)), ModCW(search=1, c0=10.0, accept=MeanOfDraws(10))
     if not full:
-        return {"BIM 32/255": bim, "CW, c = 10": Assault(cw, Threat("l2"))}
+        return {"BIM 32/255": bim, "CW, c = 10": Means(cw, Threat("l2"), AVERAGED)}
     cw, mod = replace(cw, lr=5e-3, steps=1000), replace(mod, lr=5e-3, steps=1000)
-    return {"BIM 32/255": bim, "CW, c = 10": Assault(cw, Threat("l2")), "ModCW, c = 10": Assault(mod, Threat("l2"))}
+    return {
+        "BIM 32/255": bim,
+        "CW, c = 10": Means(cw, Threat("l2"), AVERAGED),
+        "ModCW, c = 10": Means(mod, Threat("l2"), AVERAGED),
+    }
 
 
 def _caption(name: str, own: Examples, on: Examples, first: Substitute) -> str:

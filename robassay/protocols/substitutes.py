@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from robassay.access import Access, Attack, White
+from robassay.access import White
 from robassay.cells import Craft, Examples, Score
 from robassay.errors import UsageError
 from robassay.estimators import Backprop
 from robassay.folds import Accuracy, Agreement, Queries
 from robassay.gates import Gated
 from robassay.policy import Once
+from robassay.protocols.parts import Means
 from robassay.study import Evaluation, Measure, Table
 from robassay.substitute import Asked, Substitute
-from robassay.threat import Threat
 
 SURE = 0.75
 """An image counts where it fools the substitute itself in more than this share of its draws (Tan et al., App. G2)."""
@@ -25,19 +25,6 @@ QUESTIONS = "questions per own image"
 
 AVERAGED = White(Backprop(10, "logits"))
 """Values and gradients of the mean logits of ten draws (Tan et al., "average inference policy")."""
-
-
-@dataclass(frozen=True)
-class Assault:
-    """One attack on a substitute.
-
-    Args:
-        attack, threat, access: what is done, within what; the estimator is the attacker's choice.
-    """
-
-    attack: Attack
-    threat: Threat
-    access: Access | None = AVERAGED
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,7 @@ class Outcome:
 
 
 def by_substitute(
-    substitute: Substitute, on: Examples, assaults: dict[str, Assault], launches: int = LAUNCHES, slices: int = 100
+    substitute: Substitute, on: Examples, assaults: dict[str, Means], launches: int = LAUNCHES, slices: int = 100
 ) -> Outcome:
     """The measures of attacks on a substitute, judged on its oracle under the policy that it was asked under.
 
@@ -68,7 +55,7 @@ def by_substitute(
     Args:
         substitute: which; it names oracle and policy.
         on: the images to attack, none of them the attacker's own.
-        assaults: attacks by name.
+        assaults: attacks by name, with the attacker's estimator.
         launches: draws of oracle and substitute per image.
         slices: images per cell.
 
@@ -96,7 +83,7 @@ def by_substitute(
     success, fooled = {}, {}
     for name, assault in assaults.items():
 
-        def craft(part: Examples, a: Assault = assault) -> Craft:
+        def craft(part: Examples, a: Means = assault) -> Craft:
             return Craft((substitute,), part, a.attack, a.threat, a.access)
 
         itself = evaluation(craft, False)
