@@ -4,7 +4,8 @@
 
 Every mutation names the tests that must fail under it. They have to pass on the unchanged copy first; a mutation that
 they do not notice survives, and the exit status is then 1. Sections §1 to §7.4 are those of the specification of
-stochastic networks and defences, "attacks" is the gradient and query attacks, "spikes" the networks of spikes.
+stochastic networks and defences, "attacks" is the gradient and query attacks, "spikes" the networks of spikes,
+"protocols" how models are compared.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _BSN, _OPS, _A2SNN, _L2P = "nets/bsn.py", "nets/ops.py", "defences/a2snn.py", "d
 _RS, _MAGNET, _BNN = "defences/random_spiking.py", "defences/magnet.py", "defences/adv_bnn.py"
 _PNI, _RSE, _GRADIENT = "defences/pni.py", "defences/rse.py", "attacks/gradient.py"
 _NEURONS, _LATENCY, _PLASTICITY = "nets/neurons.py", "nets/latency.py", "nets/plasticity.py"
+_FOLDS, _GATES = "folds.py", "gates.py"
 _OWN_NORM = "layers += [nn.BatchNorm2d(after), nn.ReLU()]\n            before"
 
 # fmt: off
@@ -185,6 +187,27 @@ MUTANTS = [Mutant(*row) for row in (
     ("spikes", _PLASTICITY, "[wrong / ADAPT, right / ADAPT]", "[right / ADAPT, wrong / ADAPT]", "stdp", "shrink"),
     ("spikes", "nets/stdp.py", "return -self.draw(self.prefix(x))", "return -1 - self.draw(self.prefix(x))", "stdp",
      "few_or_no"),
+    # Protocols: what counts as success and as a trial, whose noise, whose labels.
+    ("protocols", _FOLDS, "hit & (self.decisions != REJECT) & (self.linf > 0)", "hit & (self.decisions != REJECT)",
+     "protocols", "wanted_class"),
+    ("protocols", _FOLDS, "np.where(targets >= 0, self.decisions == targets, self.decisions != self.labels)",
+     "self.decisions != self.labels", "protocols", "wanted_class"),
+    ("protocols", _FOLDS, "(disturbed.decisions == one)", "(disturbed.decisions == disturbed.labels)", "protocols",
+     "by_hand"),
+    ("protocols", _FOLDS, "only.fooled() * (only.l2 <= self.within)", "only.fooled()", "protocols", "by_hand"),
+    ("protocols", _GATES, "np.prod(np.broadcast_arrays(*fooled), axis=0)", "np.max(np.broadcast_arrays(*fooled), axis=0)",
+     "protocols", "by_hand"),
+    ("protocols", _GATES, "gate.fooled().mean(0) > above", "gate.fooled().mean(0) >= 0", "translucent", "recount"),
+    ("protocols", _GATES, "(target, [*group[:i], *group[i + 1 :]])", "(target, group)", "translucent", "recount"),
+    ("protocols", "cells.py", "name, batch, repeat))", "name, batch))", "protocols", "fresh_per_draw"),
+    ("protocols", "cells.py", "(judged * 255).round() / 255", "judged", "protocols", "rounding"),
+    ("protocols", "protocols/mixtures.py", "means.on(models, images), repeats=repeats)\n        own",
+     "means.on(models[:1], images), repeats=repeats)\n        own", "protocols", "fooled_member"),
+    ("protocols", "substitute.py", "(-1) ** (i // self.period)", "(-1) ** (i % self.period)", "substitute",
+     "changes_its_sign"),
+    ("protocols", "imitation.py", "x.std(0, correction=0)", "x.var(0, correction=0)", "substitute", "variance_of"),
+    ("protocols", "imitation.py", "y = ask(shown, rows, rng.child(\"ask\", k))", "y = answered.y[rows]", "substitute",
+     "labels_of_its_own"),
 )]
 # fmt: on
 

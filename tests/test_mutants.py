@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mutants import MUTANTS, ROOT, Mutant, fault, verdict
 
-SECTIONS = {"§1", "§2", "§3", "§5", "§6", "§7.1", "§7.2", "§7.3", "§7.4", "attacks", "spikes"}
+SECTIONS = {"§1", "§2", "§3", "§5", "§6", "§7.1", "§7.2", "§7.3", "§7.4", "attacks", "spikes", "protocols"}
 
 
 def test_every_old_text_occurs_once_and_is_changed() -> None:
