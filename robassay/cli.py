@@ -89,6 +89,9 @@ def audit(
     draws: Annotated[int, typer.Option(min=2, help="Fresh draws that judge each image.")] = 100,
     budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "quick",
     delta: Annotated[float, typer.Option(help="Gap in accuracy not held against a claim.")] = 0.05,
+    claimed: Annotated[
+        str, typer.Option(help="The claimed evaluation: ATTACK:field=value,… Default: the field's usual attack.")
+    ] = "",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
@@ -98,13 +101,14 @@ def audit(
 ) -> None:
     """Audit your own network: an nn.Module that maps images in [0,1] to logits.
 
-    Example:  robassay audit mine.py:build --weights w.safetensors --data mnist --linf 0.1
+    Examples:  robassay audit mine.py:build --weights w.safetensors --data mnist --linf 0.1
+               robassay audit mine.py:build --linf 8/255 --claimed pgd:steps=20,step=2/255,draws=1
     """
     from robassay.report.write import overview
     from robassay.study import Study
 
     failing = _verdicts(fail_on)
-    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, store)
+    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, store)
     name = "audit-" + items[0].claimed[0].key[:8]
     study = Study(name, f"Audit of {target}", items, scale="audit", command=_command_line())
     document = _run(study, store, workers, quiet)
@@ -117,6 +121,7 @@ def audit(
     overview(results)
     for result in results:
         print(f"\n{result['title']}: {result['sentence']}")
+        print(f"  claimed: {result['claim']}")
         if result["next"]:
             print(f"  next: {result['next']}")
         for check in result["checks"]:
@@ -138,6 +143,7 @@ def _audit_items(
     draws: int,
     budget: str,
     delta: float,
+    claimed: str,
     store: Path,
 ) -> tuple[Any, ...]:
     from robassay.auditing import plan_audit, threat_of
