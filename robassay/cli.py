@@ -1,6 +1,7 @@
 """The command line. Every command prints for people, or with --json for programs; errors go to standard error.
 
-Exit codes: 0 it ran, 1 something failed, 2 it was asked for something it cannot do, 3 a --fail-on verdict, 130 Ctrl-C.
+Exit codes: 0 it ran, 1 something failed, 2 it was asked for something it cannot do, 3 a --fail-on verdict
+or --fail-if-worse, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -167,8 +168,38 @@ def _audit_items(
     for path in weights or [None]:  # type: ignore[list-item]
         model = given(file, build, None if path is None else str(path), on)
         name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
-        items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line()))  # type: ignore[arg-type]
+        items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line(), claimed))  # type: ignore[arg-type]
     return tuple(items)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="What `robassay audit --json` wrote then.")],
+    new: Annotated[Path, typer.Argument(help="What it wrote now.")],
+    fail_if_worse: Annotated[
+        bool,
+        typer.Option("--fail-if-worse", help="Exit with 3 if robust accuracy fell for certain, or the verdict did."),
+    ] = False,
+    json_out: JsonFlag = False,
+) -> None:
+    """Compare an audit with an earlier one: which changes are larger than chance.
+
+    Example:  robassay compare before.json after.json --fail-if-worse
+    """
+    from robassay.compare import compare as compared
+    from robassay.compare import table
+
+    found = compared(old, new)
+    if json_out:
+        print(json.dumps([one.as_json() for one in found], indent=1, ensure_ascii=False))
+    else:
+        print("\n\n".join(table(one) for one in found))
+    if fail_if_worse:
+        other = next((one for one in found if not one.same_ball), None)
+        if other is not None:
+            raise UsageError(f"{other.title}: {other.notes[0]}. Better or worse can only be said within the same ball.")
+        if any(one.worse for one in found):
+            raise typer.Exit(3)
 
 
 @app.command()
