@@ -21,6 +21,7 @@ from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Backprop, Evading
 from robassay.given import Given, Held, given, held, held_data, words_of
 from robassay.models import Train
+from robassay.proof import check_provable, write_proof
 from robassay.registry import part_name
 from robassay.run import carry_out
 from robassay.run.worker import forget
@@ -81,6 +82,7 @@ def audit(
     budget: Budget = "quick",
     delta: float = 0.05,
     claimed: str = "",
+    proof: str | Path | None = None,
     data_dir: str | Path | None = None,
     store: str | Path | None = None,
     workers: int = 1,
@@ -103,6 +105,7 @@ def audit(
         delta: gap in accuracy that is not held against a claim.
         claimed: the evaluation that is claimed, such as "pgd:steps=40,step=2/255,draws=1" (see
             :func:`~robassay.claims.parse_claim`); by default the field's usual attack.
+        proof: where the attack that won is written as a file of plain torch; see :mod:`robassay.proof`.
         data_dir: folder with the data set's parquet files.
         store: folder that keeps results, so that an interrupted audit goes on; None for a temporary one.
         workers: processes; a module in memory is always audited in this process.
@@ -129,11 +132,16 @@ def audit(
         place = Store(store or Path(temporary) / "store")
         forget()  # a module in memory may have changed in ways that its name does not show
         item = plan_audit(cell, on, threat_of(linf, l2), budget, draws, delta, place, "audit", claimed=claimed)
+        if proof is not None:
+            check_provable(item, Path(proof))
         study = Study("audit", "Audit", (item,), scale="audit")
         outcome = carry_out(study.needs(), place, 0 if in_process else workers, quiet=quiet)
         if outcome.failed:
             raise RobassayError(next(iter(outcome.failed.values())))
-        return Result(Document(study.freeze(), place).audits()[0])
+        result = Result(Document(study.freeze(), place).audits()[0])
+    if proof is not None:
+        write_proof(item, result, Path(proof))
+    return result
 
 
 def threat_of(linf: float | None, l2: float | None) -> Threat:

@@ -99,7 +99,7 @@ def adequate(attack: Attack, steps: int) -> Attack:
         return dataclasses.replace(attack, steps=max(steps, own), step=None, keep="best")
     if isinstance(attack, (APGD, Weighed)):
         return dataclasses.replace(attack, steps=max(steps, own))
-    loss = getattr(attack, "loss", "ce")
+    loss: LossName = getattr(attack, "loss", "ce")
     return PGD(steps=steps, loss=loss if loss in get_args(LossName) else "ce")
 
 

@@ -95,6 +95,9 @@ def audit(
     ] = "",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    proof: Annotated[
+        Path | None, typer.Option(help="Write the attack that won here, as a Python file of plain torch.")
+    ] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
     store: StoreOption = STORE,
     workers: WorkersOption = CORES,
@@ -110,6 +113,8 @@ def audit(
 
     failing = _verdicts(fail_on)
     items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, store)
+    if proof is not None:
+        _check_proof(items, proof)
     name = "audit-" + items[0].claimed[0].key[:8]
     study = Study(name, f"Audit of {target}", items, scale="audit", command=_command_line())
     document = _run(study, store, workers, quiet)
@@ -129,8 +134,20 @@ def audit(
             print(f"  {'!' if check['flag'] else ' '} {check['question']} {check['answer']}")
     if report is not None:
         print(f"\nreport: {report}")
+    if proof is not None:
+        from robassay.proof import write_proof
+
+        print(f"\n{proof}: {write_proof(items[0], results[0], proof)}")
     if any(result["verdict"] in failing for result in results):
         raise typer.Exit(3)
+
+
+def _check_proof(items: tuple[Any, ...], proof: Path) -> None:
+    from robassay.proof import check_provable
+
+    if len(items) > 1:
+        raise UsageError("--proof writes the proof of one network. Give one --weights.")
+    check_provable(items[0], proof)
 
 
 def _audit_items(

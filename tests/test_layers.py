@@ -19,7 +19,7 @@ LAYERS = (
     ("parts", "defences recipe training learning adapters testing"),
     ("work", "cell models converted portions cells defended adopt plan store run given signals"),
     ("meaning", "intervals folds gates thawed knowledge verdict study protocols document"),
-    ("edge", "report compare claims auditing demo studies papers exams cli"),
+    ("edge", "report compare claims proof auditing demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
