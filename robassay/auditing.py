@@ -14,12 +14,14 @@ from robassay.access import Access, Attack, White
 from robassay.attacks.gradient import PGD
 from robassay.cell import Model, Source
 from robassay.cells import Craft, Examples, Score, check_labels
+from robassay.claims import Average, adequate, estimator, parse_claim
 from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
-from robassay.estimators import Backprop, Differences, Estimator, Evading
+from robassay.estimators import Backprop, Evading
 from robassay.given import Given, Held, given, held, held_data, words_of
 from robassay.models import Train
+from robassay.proof import check_provable, write_proof
 from robassay.registry import part_name
 from robassay.run import carry_out
 from robassay.run.worker import forget
@@ -50,8 +52,6 @@ EFFORT: dict[str, Effort] = {
     "standard": Effort(steps=100, restarts=3, draws=15, adequate_draws=20),
     "thorough": Effort(steps=300, restarts=5, draws=20, adequate_draws=50),
 }
-CLAIMED_STEPS, CLAIMED_DRAWS = 10, 50
-"""The field's usual attack: PGD-10 on cross-entropy, step eps/10, EoT over 50 draws."""
 
 
 class Result(dict[str, Any]):
@@ -81,6 +81,8 @@ def audit(
     draws: int = 100,
     budget: Budget = "quick",
     delta: float = 0.05,
+    claimed: str = "",
+    proof: str | Path | None = None,
     data_dir: str | Path | None = None,
     store: str | Path | None = None,
     workers: int = 1,
@@ -101,6 +103,9 @@ def audit(
         draws: fresh draws per image that judge (a deterministic model is asked once).
         budget: "quick", "standard" or "thorough".
         delta: gap in accuracy that is not held against a claim.
+        claimed: the evaluation that is claimed, such as "pgd:steps=40,step=2/255,draws=1" (see
+            :func:`~robassay.claims.parse_claim`); by default the field's usual attack.
+        proof: where the attack that won is written as a file of plain torch; see :mod:`robassay.proof`.
         data_dir: folder with the data set's parquet files.
         store: folder that keeps results, so that an interrupted audit goes on; None for a temporary one.
         workers: processes; a module in memory is always audited in this process.
@@ -126,12 +131,17 @@ def audit(
     with tempfile.TemporaryDirectory(prefix="robassay-") as temporary:
         place = Store(store or Path(temporary) / "store")
         forget()  # a module in memory may have changed in ways that its name does not show
-        item = plan_audit(cell, on, threat_of(linf, l2), budget, draws, delta, place, "audit")
+        item = plan_audit(cell, on, threat_of(linf, l2), budget, draws, delta, place, "audit", claimed=claimed)
+        if proof is not None:
+            check_provable(item, Path(proof))
         study = Study("audit", "Audit", (item,), scale="audit")
         outcome = carry_out(study.needs(), place, 0 if in_process else workers, quiet=quiet)
         if outcome.failed:
             raise RobassayError(next(iter(outcome.failed.values())))
-        return Result(Document(study.freeze(), place).audits()[0])
+        result = Result(Document(study.freeze(), place).audits()[0])
+    if proof is not None:
+        write_proof(item, result, Path(proof))
+    return result
 
 
 def threat_of(linf: float | None, l2: float | None) -> Threat:
@@ -161,12 +171,15 @@ def plan_audit(
     store: Store,
     name: str,
     command: str = "",
+    claimed: str = "",
 ) -> Audit:
     """The audit of ``model``, after finding out what it is (which is computed at once).
 
     Raises:
+        UsageError: ``claimed`` names no evaluation.
         RobassayError: the model cannot be run on these images.
     """
+    parse_claim(claimed, threat)  # a mistake in it is told before anything is computed
     facts = Facts(model, dataclasses.replace(on, stop=min(on.stop, on.start + 8)))
     outcome = carry_out([facts], store, 0, silent=True)
     if outcome.failed:
@@ -174,7 +187,9 @@ def plan_audit(
     found = store.read(facts.key)
     check_labels(on.load().y, int(found["classes"]), on.data.name)
     differentiable, rejects, spiking = (bool(found[n]) for n in ("differentiable", "detectors", "spiking"))
-    item = describe_audit(model, on, threat, budget, draws, delta, name, differentiable, command, rejects, spiking)
+    item = describe_audit(
+        model, on, threat, budget, draws, delta, name, differentiable, command, rejects, spiking, claimed
+    )
     return dataclasses.replace(item, facts=facts)
 
 
@@ -190,10 +205,11 @@ def describe_audit(
     command: str = "",
     rejects: bool = False,
     spiking: bool = False,
+    claimed: str = "",
 ) -> Audit:
     """The audit of a model that is known to be differentiable, or known not to be: a value, nothing is computed.
 
-    The union is the claimed attack, an adequate one of its kind, and PGD on three losses, each with restarts: no
+    The union is the ``claimed`` attack, an adequate one of its kind, and PGD on three losses, each with restarts: no
     single loss wins on every masked network. Where the model ``rejects`` images, all but the claimed one evade its
     detectors: an attack that does not know of them proves nothing. A ``spiking`` network is attacked with many
     surrogate gradients besides, since no gradient that is exactly 0 would tell that its own is masked.
@@ -204,18 +220,17 @@ def describe_audit(
         raise UsageError(f"draws={draws}: half of the draws choose the worst attack, half judge. Write --draws 100.")
     effort = EFFORT[budget]
     slices = on.slices(SLICE)
-    assert threat.eps is not None
-    step = threat.eps / CLAIMED_STEPS
+    claim = parse_claim(claimed, threat)
+    enough = adequate(claim.attack, 2 * effort.steps)
 
-    def white(n: int) -> White:
+    def white(n: int, average: Average = "loss") -> White:
         # Without a gradient the attacker differentiates numerically; the report says so.
-        estimator: Estimator = Backprop(n) if differentiable else Differences(radius=0.05, pairs=20, draws=min(n, 2))
-        return White(estimator)
+        return White(estimator(n, average, differentiable))
 
-    def aware(n: int) -> White:
-        return White(Evading(inner=white(n).estimator)) if rejects else white(n)
+    def aware(n: int, average: Average = "loss") -> White:
+        return White(Evading(inner=white(n, average).estimator)) if rejects else white(n, average)
 
-    def against(attack: Attack, access: Access) -> Evaluation:
+    def against(attack: Attack, access: Access | None) -> Evaluation:
         return tuple(Score(model, Craft((model,), s, attack, threat, access), repeats=draws) for s in slices)
 
     losses = ("ce", "scaled_ce", "margin")
@@ -227,24 +242,23 @@ def describe_audit(
         for loss in losses
     }
     if spiking:
-        for one, estimator in sweep(Backprop(effort.draws)).items():
-            access = White(Evading(inner=estimator) if rejects else estimator)
+        for one, swept in sweep(Backprop(effort.draws)).items():
+            access = White(Evading(inner=swept) if rejects else swept)
             battery[SWEEP + one] = against(PGD(steps=effort.steps // 2, loss="scaled_ce"), access)
-    usual = PGD(steps=CLAIMED_STEPS, step=step, loss="ce", keep="last")
-    enough = PGD(steps=2 * effort.steps, loss="ce")
     return Audit(
         id=name,
         title=name,
         network=describe_network(model),
         threat=threat,
         clean=tuple(Score(model, s, repeats=draws) for s in slices),
-        claimed=against(usual, white(CLAIMED_DRAWS)),
-        adequate=against(enough, aware(effort.adequate_draws)),
+        claimed=against(claim.attack, claim.access(differentiable)),
+        adequate=against(enough, aware(effort.adequate_draws, claim.average)),
         battery=battery,
         signals=tuple(Signals(model, s) for s in slices) if differentiable else (),
         delta=delta,
         budget=budget,
         command=command,
+        claim=str(claim),
     )
 
 

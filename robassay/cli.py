@@ -1,6 +1,7 @@
 """The command line. Every command prints for people, or with --json for programs; errors go to standard error.
 
-Exit codes: 0 it ran, 1 something failed, 2 it was asked for something it cannot do, 3 a --fail-on verdict, 130 Ctrl-C.
+Exit codes: 0 it ran, 1 something failed, 2 it was asked for something it cannot do, 3 a --fail-on verdict
+or --fail-if-worse, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -89,8 +90,14 @@ def audit(
     draws: Annotated[int, typer.Option(min=2, help="Fresh draws that judge each image.")] = 100,
     budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "quick",
     delta: Annotated[float, typer.Option(help="Gap in accuracy not held against a claim.")] = 0.05,
+    claimed: Annotated[
+        str, typer.Option(help="The claimed evaluation: ATTACK:field=value,… Default: the field's usual attack.")
+    ] = "",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    proof: Annotated[
+        Path | None, typer.Option(help="Write the attack that won here, as a Python file of plain torch.")
+    ] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
     store: StoreOption = STORE,
     workers: WorkersOption = CORES,
@@ -98,13 +105,16 @@ def audit(
 ) -> None:
     """Audit your own network: an nn.Module that maps images in [0,1] to logits.
 
-    Example:  robassay audit mine.py:build --weights w.safetensors --data mnist --linf 0.1
+    Examples:  robassay audit mine.py:build --weights w.safetensors --data mnist --linf 0.1
+               robassay audit mine.py:build --linf 8/255 --claimed pgd:steps=20,step=2/255,draws=1
     """
     from robassay.report.write import overview
     from robassay.study import Study
 
     failing = _verdicts(fail_on)
-    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, store)
+    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, store)
+    if proof is not None:
+        _check_proof(items, proof)
     name = "audit-" + items[0].claimed[0].key[:8]
     study = Study(name, f"Audit of {target}", items, scale="audit", command=_command_line())
     document = _run(study, store, workers, quiet)
@@ -117,14 +127,27 @@ def audit(
     overview(results)
     for result in results:
         print(f"\n{result['title']}: {result['sentence']}")
+        print(f"  claimed: {result['claim']}")
         if result["next"]:
             print(f"  next: {result['next']}")
         for check in result["checks"]:
             print(f"  {'!' if check['flag'] else ' '} {check['question']} {check['answer']}")
     if report is not None:
         print(f"\nreport: {report}")
+    if proof is not None:
+        from robassay.proof import write_proof
+
+        print(f"\n{proof}: {write_proof(items[0], results[0], proof)}")
     if any(result["verdict"] in failing for result in results):
         raise typer.Exit(3)
+
+
+def _check_proof(items: tuple[Any, ...], proof: Path) -> None:
+    from robassay.proof import check_provable
+
+    if len(items) > 1:
+        raise UsageError("--proof writes the proof of one network. Give one --weights.")
+    check_provable(items[0], proof)
 
 
 def _audit_items(
@@ -138,6 +161,7 @@ def _audit_items(
     draws: int,
     budget: str,
     delta: float,
+    claimed: str,
     store: Path,
 ) -> tuple[Any, ...]:
     from robassay.auditing import plan_audit, threat_of
@@ -161,8 +185,38 @@ def _audit_items(
     for path in weights or [None]:  # type: ignore[list-item]
         model = given(file, build, None if path is None else str(path), on)
         name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
-        items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line()))  # type: ignore[arg-type]
+        items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line(), claimed))  # type: ignore[arg-type]
     return tuple(items)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="What `robassay audit --json` wrote then.")],
+    new: Annotated[Path, typer.Argument(help="What it wrote now.")],
+    fail_if_worse: Annotated[
+        bool,
+        typer.Option("--fail-if-worse", help="Exit with 3 if robust accuracy fell for certain, or the verdict did."),
+    ] = False,
+    json_out: JsonFlag = False,
+) -> None:
+    """Compare an audit with an earlier one: which changes are larger than chance.
+
+    Example:  robassay compare before.json after.json --fail-if-worse
+    """
+    from robassay.compare import compare as compared
+    from robassay.compare import table
+
+    found = compared(old, new)
+    if json_out:
+        print(json.dumps([one.as_json() for one in found], indent=1, ensure_ascii=False))
+    else:
+        print("\n\n".join(table(one) for one in found))
+    if fail_if_worse:
+        other = next((one for one in found if not one.same_ball), None)
+        if other is not None:
+            raise UsageError(f"{other.title}: {other.notes[0]}. Better or worse can only be said within the same ball.")
+        if any(one.worse for one in found):
+            raise typer.Exit(3)
 
 
 @app.command()

@@ -81,6 +81,7 @@ class Document:
             attack["keys"] = groups[attack["name"]]
         keys = [*item["clean"], *(k for g in groups.values() for k in g), *item["signals"]]
         named = {name: item[name] for name in ("id", "title", "network", "threat", "command")}
+        named["claim"] = item.get("claim", "")  # unknown to studies of earlier versions
         return {**named, **result, "keys": keys, "version": self.frozen["version"]}
 
     def tables(self) -> list[dict[str, Any]]:

@@ -52,15 +52,24 @@ class Given(Model):
     words: str = field(default="", metadata={"key": False})
 
     def compute(self, ctx: Context) -> Arrays:
-        return _found(self._module(ctx.device), self.on, ctx.device)
+        return _found(self.network(ctx.device), self.on, ctx.device)
 
     def open(self, ctx: Context) -> Classifier:
-        return _as_classifier(self._module(ctx.device), _read(ctx, self))
+        return _as_classifier(self.network(ctx.device), _read(ctx, self))
 
-    def _module(self, device: torch.device) -> nn.Module:
+    def seeded(self) -> Stream:
+        """What a build() that draws its weights draws them from."""
+        return Stream(("given", self.digest))
+
+    def network(self, device: torch.device) -> nn.Module:
+        """What ``build()`` returns, with the weights, in eval mode.
+
+        Raises:
+            UsageError: it cannot be called, returns no module, or the weights are not for it.
+        """
         make = load_name(self.file, self.build)
         # A build() that draws its weights draws the same ones each time, and may import modules beside its file.
-        with Stream(("given", self.digest)).active(), importable(Path(self.file)):
+        with self.seeded().active(), importable(Path(self.file)):
             try:
                 module = make()
             except TypeError as error:
@@ -92,7 +101,7 @@ def given(file: str, build: str, weights: str | None, on: Examples) -> Given:
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
         weights = str(Path(weights).resolve())
     made = Given(source_digest(path), build, digest, _few(on), str(path.resolve()), weights)
-    return dataclasses.replace(made, words=words_of(made._module(torch.device("cpu"))))
+    return dataclasses.replace(made, words=words_of(made.network(torch.device("cpu"))))
 
 
 def words_of(module: nn.Module | None) -> str:

@@ -216,6 +216,20 @@ def source_digest(file: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def imported_roots(file: str | Path) -> set[str]:
+    """First words of the names of everything that a Python file, or a module beside it that it imports, imports."""
+    import ast
+
+    found: set[str] = set()
+    for source in _sources(Path(file).resolve()).values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    return found
+
+
 def _sources(root: Path) -> dict[Path, bytes]:
     """The file and every module that it imports from its own folder, with their text."""
     seen: dict[Path, bytes] = {}

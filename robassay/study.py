@@ -200,6 +200,7 @@ class Audit(Item):
         signals, facts: indicators per slice, and what the model was found to be.
         delta, budget: see :func:`robassay.verdict.judge`.
         command: what reproduces it.
+        claim: the claimed evaluation in words.
     """
 
     id: str
@@ -215,6 +216,7 @@ class Audit(Item):
     delta: float = 0.05
     budget: str = "quick"
     command: str = ""
+    claim: str = ""
 
     def needs(self) -> list[Cell]:
         evaluations = (self.clean, self.claimed, self.adequate, *self.battery.values())
@@ -224,7 +226,7 @@ class Audit(Item):
     def freeze(self) -> dict[str, Any]:
         return {
             "kind": "audit",
-            **_plain(self, "id", "title", "network", "delta", "budget", "command"),
+            **_plain(self, "id", "title", "network", "delta", "budget", "command", "claim"),
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
             "clean": _keys(self.clean),
             "claimed": _keys(self.claimed),

@@ -129,9 +129,9 @@ def _sentence(verdict: str, cause: str | None, claimed: Estimate, robust: Estima
     points = f"{100 * gap.value:.0f} points"
     none = "; no robustness" if robust.high <= NO_ROBUSTNESS else ""
     why = {
-        "steps": "the usual attack stops too early",
-        "masking": "the usual attack's gradient is masked",
-        "both": "the usual attack stops too early and its gradient is masked",
+        "steps": "the claimed attack stops too early",
+        "masking": "the claimed attack's gradient is masked",
+        "both": "the claimed attack stops too early and its gradient is masked",
         None: "",
     }[cause]
     return {

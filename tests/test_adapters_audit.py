@@ -95,7 +95,7 @@ def test_a_raw_network_is_adapted_where_it_says_itself_how_time_runs(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(USER)
     model = given(str(file), "whole", None, ON)
-    opened = model._module(torch.device("cpu"))
+    opened = model.network(torch.device("cpu"))
     assert isinstance(opened, Adapted) and opened.steps is None and not opened.stochastic
     assert "snntorch" in describe_network(model)
     x = torch.rand(3, 1, 8, 8)

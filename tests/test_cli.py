@@ -181,7 +181,7 @@ def test_list_names_parts_with_summary_and_source(kind, names, monkeypatch, caps
 
 
 def test_every_command_has_help_with_an_example(monkeypatch, capsys):
-    for command in ("demo", "audit", "check", "plan", "run", "status", "report", "export", "list"):
+    for command in ("demo", "audit", "compare", "check", "plan", "run", "status", "report", "export", "list"):
         assert f"robassay {command}" in invoke(monkeypatch, capsys, command, "--help")
 
 

@@ -19,12 +19,12 @@ LAYERS = (
     ("parts", "defences recipe training imitation learning adapters testing"),
     ("work", "cell models converted portions cells offline substitute defended adopt plan store run given signals"),
     ("meaning", "intervals folds gates thawed knowledge verdict study protocols document"),
-    ("edge", "report auditing demo studies papers exams cli"),
+    ("edge", "report compare claims proof auditing demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
 # Where torch must not be needed: reading results and printing help.
-WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "cli")
+WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "compare", "cli")
 
 
 def files() -> list[Path]:
