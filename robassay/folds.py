@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robassay.errors import UsageError
 from robassay.intervals import Estimate, Matrix, difference, mean, rate
 
 REJECT = -1
@@ -85,6 +86,7 @@ def worst(evaluations: Sequence[Rows]) -> Matrix:
     estimating on the same draws would count luck as strength. With one draw (a deterministic model) both are that
     draw, and the worst case is exact.
     """
+    same_images(evaluations)
     matrices = [e.survives() for e in evaluations]
     if all(len(m) == 1 for m in matrices):
         return np.min(matrices, axis=0)
@@ -97,6 +99,17 @@ def worst(evaluations: Sequence[Rows]) -> Matrix:
         best = choose.mean(1).argmin(0)
         halves.append(estimate[best, :, columns].T)
     return np.concatenate(halves)
+
+
+def same_images(evaluations: Sequence[Rows]) -> None:
+    """Raise UsageError where evaluations are of different images: nothing could be paired."""
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        if other.labels is not first.labels and not np.array_equal(other.labels, first.labels):
+            raise UsageError(
+                f"the evaluations are of different images ({len(first.labels)} and {len(other.labels)} of them, or in "
+                "another order). Judge every target on the same images."
+            )
 
 
 def blocks(evaluations: Sequence[Rows]) -> NDArray[np.int64] | None:
@@ -141,6 +154,7 @@ class Difference(Fold):
     """First evaluation's survival minus the second's, paired by example."""
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
         one, other = evaluations
         return difference(one.survives(), other.survives(), blocks(evaluations))
 
@@ -155,6 +169,7 @@ class Success(Fold):
     """
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
         attacked, *clean = evaluations
         kept = np.all([one.survives().mean(0) > 0.5 for one in clean], axis=0)
         if not kept.any():
@@ -168,6 +183,7 @@ class Agreement(Fold):
     """Share of draws of the first evaluation that decide as the second one's first draw, right or wrong."""
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
         one, other = evaluations
         return rate((one.decisions == other.decisions[:1]).astype(np.float64), blocks(evaluations))
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robassay.errors import UsageError
-from robassay.folds import Fold, Rows, blocks
+from robassay.folds import Fold, Rows, blocks, same_images
 from robassay.intervals import Estimate, Matrix, ahead, mean, rate, ratio
 
 Within = tuple[float, float]
@@ -219,31 +219,19 @@ def _pooled(trials: Sequence[Trial], pass_at: int, above: float, within: Within)
 
 def _counted(trials: Sequence[Trial], pass_at: int, above: float, within: Within) -> tuple[list[Matrix], Matrix]:
     """Successes (R, N) of every target, 0 where an image is no trial of it, and the number of trials (N,)."""
+    models = {id(rows): rows for target, gates in trials for rows in (target, *gates)}
+    fooled = {name: rows.fooled() for name, rows in models.items()}
+    opens = {name: hit.mean(0) > above for name, hit in fooled.items()}
     successes, weights = [], []
     for target, gates in trials:
-        opened = passed(gates, pass_at, above) & _moved(target, within)
+        opened = _moved(target, within)
+        if pass_at > 0:  # else all pass, whatever the number of gates
+            opened = opened & (np.sum([opens[id(gate)] for gate in gates], axis=0) >= pass_at)
         weights.append(opened.astype(np.float64))
-        successes.append(target.fooled() * opened)
+        successes.append(fooled[id(target)] * opened)
     return successes, np.sum(weights, axis=0)
-
-
-def passed(gates: Sequence[Rows], pass_at: int, above: float) -> NDArray[np.bool_]:
-    """(N,): which images fool at least ``pass_at`` of the gates, each in more than ``above`` of its draws."""
-    if pass_at == 0:
-        return np.ones(1, dtype=bool)  # whatever their number
-    return np.sum([gate.fooled().mean(0) > above for gate in gates], axis=0) >= pass_at
 
 
 def _moved(rows: Rows, within: Within) -> NDArray[np.bool_]:
     low, high = within
     return (rows.linf > 0) & (rows.l2 > low) & (rows.l2 <= high)
-
-
-def same_images(evaluations: Sequence[Rows]) -> None:
-    first = evaluations[0]
-    for other in evaluations[1:]:
-        if not np.array_equal(other.labels, first.labels):
-            raise UsageError(
-                f"the evaluations are of different images ({len(first.labels)} and {len(other.labels)} of them, or in "
-                "another order). Judge every target on the same images."
-            )

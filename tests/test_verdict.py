@@ -61,12 +61,12 @@ def test_the_claimed_attack_belongs_to_the_union():
 
 
 def test_an_undecided_case_says_how_many_images_decide_and_they_do():
-    result = judge(evidence(0.60, 0.60, 0.525), 0.05, "standard")
+    result = judge(evidence(0.60, 0.60, 0.53), 0.05, "standard")
     assert result["verdict"] == "undecided"
     wanted = int(result["next"].split()[1])
     assert N < wanted < 20 * N
     repeats = int(np.ceil(wanted / N))
-    once = evidence(0.60, 0.60, 0.525)
+    once = evidence(0.60, 0.60, 0.53)
 
     def more(rows: Rows) -> Rows:
         tiled = {n: np.tile(getattr(rows, n), repeats) for n in Rows._fields if n not in ("shared", "decisions")}
