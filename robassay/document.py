@@ -15,6 +15,7 @@ import numpy as np
 from robassay.errors import RobassayError
 from robassay.folds import Rows, rows
 from robassay.intervals import rate
+from robassay.pairs import compared
 from robassay.store import Store
 from robassay.thawed import thaw
 from robassay.verdict import FLAGS, Evidence, as_json, judge
@@ -47,12 +48,13 @@ class Document:
         return [item for item in self.frozen["items"] if item["kind"] == kind]
 
     def measure(self, frozen: dict[str, Any]) -> dict[str, Any] | None:
-        """A measure's estimate with its cell keys, None when a cell is missing."""
+        """A measure's estimate with its cell keys and what the attacker knew, None when a cell is missing."""
         groups = frozen["needs"]
         if not self._have(*groups):
             return None
         estimate = thaw(frozen["fold"])([self._rows(tuple(group)) for group in groups])
-        return {**as_json(estimate), "keys": [key for group in groups for key in group]}
+        keys = [key for group in groups for key in group]
+        return {**as_json(estimate), "knowledge": frozen.get("knowledge"), "keys": keys}
 
     def audits(self) -> list[dict[str, Any]]:
         """Results of schema 1 of all audits whose cells are there."""
@@ -92,14 +94,16 @@ class Document:
                 [self._entry(m, p) for m, p in zip(*line, strict=True)]
                 for line in zip(item["cells"], item["published"], strict=True)
             ]
-            found.append({**{k: item[k] for k in ("id", "caption", "rows", "cols", "unit")}, "cells": cells})
+            named = {k: item[k] for k in ("id", "caption", "rows", "cols", "unit")}
+            found.append({**named, "heat": item.get("heat", False), "cells": cells})
         return found
 
     def _entry(self, frozen: dict[str, Any] | None, published: float | None) -> dict[str, Any] | None:
         estimate = self.measure(frozen) if frozen else None
         if estimate is None and published is None:
             return None
-        nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "keys": []}
+        known = frozen.get("knowledge") if frozen else None
+        nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "knowledge": known, "keys": []}
         return {**(estimate or nothing), "published": published}
 
     def figures(self) -> list[dict[str, Any]]:
@@ -127,6 +131,20 @@ class Document:
         words = {"kind": "curves", "xlabel": "epoch", "ylabel": "validation accuracy"}
         named = {"id": item["id"], "caption": item["caption"]}
         return {**named, **words, "x": list(range(1, longest + 1)), "series": series}
+
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Comparisons of models whose cells are there; see :func:`robassay.pairs.compared`."""
+        found = []
+        for item in self._items("comparison"):
+            models = {
+                model["name"]: [self._rows(tuple(keys)) for keys in (model["clean"], *model["attacked"])]
+                for model in item["models"]
+                if self._have(model["clean"], *model["attacked"])
+            }
+            keys = {m["name"]: [k for group in (m["clean"], *m["attacked"]) for k in group] for m in item["models"]}
+            named = {"id": item["id"], "caption": item["caption"]}
+            found.append({**named, **compared([m["name"] for m in item["models"]], models, keys)})
+        return found
 
     def checks(self) -> list[dict[str, Any]]:
         """Claims with their outcome."""
@@ -195,6 +213,7 @@ class Document:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "audits": self.audits(),
             "tables": self.tables(),
+            "comparisons": self.comparisons(),
             "figures": self.figures(),
             "galleries": self.galleries(),
             "checks": self.checks(),

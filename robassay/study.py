@@ -11,6 +11,7 @@ from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
 from robassay.errors import UsageError
 from robassay.folds import Fold
+from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked
@@ -49,9 +50,12 @@ class Measure:
         return [score for evaluation in self.evaluations for score in evaluation]
 
     def freeze(self) -> dict[str, Any]:
-        """Fold and cell keys as a JSON value."""
+        """Fold, cell keys and what the attacker knew as a JSON value."""
         fold = {"type": type(self.fold).__name__, **dataclasses.asdict(self.fold)}  # type: ignore[call-overload]
-        return {"fold": fold, "needs": [_keys(e) for e in self.evaluations]}
+        # Of a gap the clean images may come first: what was known is that of the first attack.
+        labels = [knowledge(evaluation[0]) for evaluation in self.evaluations]
+        known = next((label for label in labels if label is not None), None)
+        return {"fold": fold, "needs": [keys_of(e) for e in self.evaluations], "knowledge": known}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Table(Item):
         entries: measure of (row, column); a pair that is missing is shown as not asked for.
         published: published value of (row, column), as a fraction for rates.
         unit: "rate" (shown in per cent), or the unit in words.
+        heat: shade the cells of the report by their rate, from 0 to 100 %.
+
+    Raises:
+        UsageError: an entry outside of the rows and columns, or ``heat`` for what is no rate.
     """
 
     id: str
@@ -71,8 +79,14 @@ class Table(Item):
     entries: dict[tuple[str, str], Measure]
     published: dict[tuple[str, str], float] = field(default_factory=dict)
     unit: str = "rate"
+    heat: bool = False
 
     def __post_init__(self) -> None:
+        if self.heat and self.unit != "rate":
+            raise UsageError(
+                f"table '{self.id}' has unit='{self.unit}' and heat=True, but only rates have a scale from 0 to 100 %. "
+                "Leave one of them out."
+            )
         for row, col in (*self.entries, *self.published):
             if row not in self.rows or col not in self.cols:
                 raise UsageError(
@@ -86,7 +100,7 @@ class Table(Item):
         grid = [[self.entries.get((r, c)) for c in self.cols] for r in self.rows]
         return {
             "kind": "table",
-            **_plain(self, "id", "caption", "rows", "cols", "unit"),
+            **plain(self, "id", "caption", "rows", "cols", "unit", "heat"),
             "cells": [[m.freeze() if m else None for m in line] for line in grid],
             "published": [[self.published.get((r, c)) for c in self.cols] for r in self.rows],
         }
@@ -112,7 +126,7 @@ class Curves(Item):
     def freeze(self) -> dict[str, Any]:
         return {
             "kind": "curves",
-            **_plain(self, "id", "caption", "xlabel", "ylabel", "x", "unit"),
+            **plain(self, "id", "caption", "xlabel", "ylabel", "x", "unit"),
             "series": [
                 {"name": name, "dash": name in self.dashed, "points": [m.freeze() for m in line]}
                 for name, line in self.series.items()
@@ -133,7 +147,7 @@ class Trainings(Item):
 
     def freeze(self) -> dict[str, Any]:
         lines = [{"name": n, "cell": m.key, "n": m.validated} for n, m in self.models.items()]
-        return {"kind": "trainings", **_plain(self, "id", "caption"), "series": lines}
+        return {"kind": "trainings", **plain(self, "id", "caption"), "series": lines}
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,7 @@ class Gallery(Item):
         attack = type(self.score.on.attack).__name__
         return {
             "kind": "gallery",
-            **_plain(self, "id", "caption", "count"),
+            **plain(self, "id", "caption", "count"),
             "score": self.score.key,
             "craft": self.score.on.key,
             "attack": attack,
@@ -184,7 +198,7 @@ class Check(Item):
     def freeze(self) -> dict[str, Any]:
         return {
             "kind": "check",
-            **_plain(self, "id", "question", "limit", "side"),
+            **plain(self, "id", "question", "limit", "side"),
             "evidence": self.evidence.freeze(),
         }
 
@@ -226,12 +240,12 @@ class Audit(Item):
     def freeze(self) -> dict[str, Any]:
         return {
             "kind": "audit",
-            **_plain(self, "id", "title", "network", "delta", "budget", "command", "claim"),
+            **plain(self, "id", "title", "network", "delta", "budget", "command", "claim"),
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
-            "clean": _keys(self.clean),
-            "claimed": _keys(self.claimed),
-            "adequate": _keys(self.adequate),
-            "battery": {name: _keys(e) for name, e in self.battery.items()},
+            "clean": keys_of(self.clean),
+            "claimed": keys_of(self.claimed),
+            "adequate": keys_of(self.adequate),
+            "battery": {name: keys_of(e) for name, e in self.battery.items()},
             "signals": [s.key for s in self.signals],
             "facts": self.facts.key if self.facts is not None else None,
         }
@@ -277,7 +291,7 @@ class Study:
         return {
             "format": FORMAT,
             "version": __version__,
-            **_plain(self, "name", "title", "subtitle", "scale", "cites", "command"),
+            **plain(self, "name", "title", "subtitle", "scale", "cites", "command"),
             "items": [item.freeze() for item in self.items],
             "needs": [c.key for c in self.needs()],
             "behind": [c.key for c in self._all()],
@@ -300,10 +314,12 @@ class Study:
         return list(sets.values())
 
 
-def _keys(evaluation: Evaluation | tuple[Asked, ...]) -> list[str]:
+def keys_of(evaluation: Evaluation | tuple[Asked, ...]) -> list[str]:
+    """Keys of the slices, in order."""
     return [score.key for score in evaluation]
 
 
-def _plain(item: object, *names: str) -> dict[str, Any]:
+def plain(item: object, *names: str) -> dict[str, Any]:
+    """Fields by name as JSON values."""
     values = {name: getattr(item, name) for name in names}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

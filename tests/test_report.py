@@ -22,6 +22,7 @@ from PIL import Image
 from robassay.report import card, difference, markdown_table, picture, render, to_csv
 from robassay.report.charts import PALETTE, curves, library, track
 from robassay.report.render import FOLDER
+from robassay.report.tables import comparison_csv, labelled, markdown_comparison
 from robassay.report.words import amount, ball, full, radius
 
 HOSTILE = '<script>alert("x")</script>&\'"><img src=https://evil.example/a.png>'
@@ -61,6 +62,16 @@ def figure() -> dict[str, Any]:
     return {"id": "f", "caption": "Curve", "kind": "curves", **labels, "x": [0, 8 / 255, 0.1], "series": series}
 
 
+def comparison(**more: Any) -> dict[str, Any]:
+    models = [
+        {"name": name, "clean": rate(clean, keys=["33aa"]), "robust": rate(robust, keys=["33aa"])}
+        for name, clean, robust in (("plain", 0.98, 0.31), ("random", 0.93, 0.45))
+    ]
+    pair = {"name": "random", "reference": "plain", "clean": rate(-0.05, 0.02, keys=[]), "robust": rate(0.14, keys=[])}
+    said = {"outcome": "bought", "unequal": True, "sentence": "A robustness gain bought with clean accuracy."}
+    return {"id": "k", "caption": "Against noise", "models": models, "pairs": [{**pair, **said}], **more}
+
+
 def document(**more: Any) -> dict[str, Any]:
     x = np.zeros((1, 8, 8))
     change, factor = difference(x, x + 0.1)
@@ -71,6 +82,7 @@ def document(**more: Any) -> dict[str, Any]:
     known = {
         "schema": 1, "title": "Study", "subtitle": "", "version": "0.1.0", "created": "2025-01-02T03:04:05Z",
         "scale": "small", "command": "robassay run x", "audits": [audit()], "tables": [table()], "figures": [],
+        "comparisons": [comparison()],
         "galleries": [{"id": "g", "caption": "Images", "images": [image]}], "cites": ["Someone: Something. 2018."],
         "checks": [{"id": "c", "question": "Does it?", "outcome": "FAIL", "sentence": "no"}], "provenance": provenance,
     }  # fmt: skip
@@ -193,7 +205,7 @@ def test_missing_is_said() -> None:
 
 
 def test_sections_without_content_do_not_appear() -> None:
-    empty = document(audits=[], tables=[], figures=[], galleries=[], checks=[], cites=[])
+    empty = document(audits=[], tables=[], comparisons=[], figures=[], galleries=[], checks=[], cites=[])
     found = Page(render(empty))
     assert [a["id"] for t, a in found.tags if t == "section"] == ["provenance"]
 
@@ -229,7 +241,7 @@ def test_card_stands_alone() -> None:
 def test_csv_round_trip() -> None:
     one = table()
     lines = list(csv.DictReader(io.StringIO(to_csv(one))))
-    assert list(lines[0]) == ["row", "column", "value", "low", "high", "n", "published"]
+    assert list(lines[0]) == ["row", "column", "value", "low", "high", "n", "published", "knowledge"]
     assert [(line["row"], line["column"]) for line in lines] == [(r, c) for r in one["rows"] for c in one["cols"]]
     for line, cell in zip(lines, [c for row in one["cells"] for c in row], strict=True):
         for name in ("value", "low", "high", "n", "published"):
@@ -248,6 +260,110 @@ def test_markdown() -> None:
     assert "n = 200 images per cell" in lines[5]
     mixed = table(cells=[[rate(0.5, n=10, published=None), rate(0.5, n=20, published=None)]] * 2)
     assert "n = 10 |" in markdown_table(mixed) and "per cell" not in markdown_table(mixed)
+
+
+def known(*lines: tuple[str | None, ...]) -> dict[str, Any]:
+    """A table whose cells have these labels."""
+    rows, cols = [f"row {i}" for i in range(len(lines))], [f"col {i}" for i in range(len(lines[0]))]
+    cells = [[rate(0.5, published=None, keys=[], knowledge=word) for word in line] for line in lines]
+    return table(rows=rows, cols=cols, cells=cells)
+
+
+def tags(one: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every tag of the table's page with the element it stands in."""
+    text = render(document(audits=[], tables=[one], comparisons=[], galleries=[], checks=[]))
+    body = text[text.index('<table class="grid') : text.index("</table>")]
+    found = re.findall(r'<(th|td)[^>]*>(?:(?!</t).)*?class="tag"[^>]*>.*?</span>(\w+)</span>', body, re.S)
+    assert body.count('class="tag"') == len(found)
+    return found
+
+
+def test_what_the_attacker_knew_is_said_once() -> None:
+    assert tags(known(("white", "transfer"), (None, "transfer"))) == [("th", "white"), ("th", "transfer")]
+    assert tags(known((None, None))) == []
+    assert tags(known(("white", "white"), ("transfer", "transfer"))) == [("th", "white"), ("th", "transfer")]
+    assert tags(known(("white", "transfer"), ("transfer", "white"))) == [
+        ("td", "white"), ("td", "transfer"), ("td", "transfer"), ("td", "white"),
+    ]  # fmt: skip
+
+
+def test_rows_are_grouped_under_what_the_attacker_knew() -> None:
+    one = known(("transfer",) * 2, ("white",) * 2, (None, None), ("transfer", None))
+    assert labelled(one).groups == [(None, [2]), ("white", [1]), ("transfer", [0, 3])]
+    text = Page(render(document(tables=[one]))).text
+    places = [text.index(word) for word in ("no attack", "row 2", "attacker: white", "row 1", "row 0", "row 3")]
+    assert places == sorted(places)
+    lines = markdown_table(one).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| row 2", "| row 1 (white)", "| row 0 (transfer)", "| row 3 (transfer)",
+    ]  # fmt: skip
+    assert markdown_table(known(("white", "transfer"))).splitlines()[0] == "|  | col 0 (white) | col 1 (transfer) |"
+    assert [line["knowledge"] for line in csv.DictReader(io.StringIO(to_csv(one)))] == (
+        ["transfer"] * 2 + ["white"] * 2 + ["", ""] + ["transfer", ""]
+    )
+
+
+def test_curves_say_what_the_attacker_knew() -> None:
+    one = figure()
+    for point in one["series"][0]["points"]:
+        if point:
+            point["knowledge"] = "decisions"
+    page = render(document(audits=[], tables=[], comparisons=[], figures=[one]))
+    assert page.count('class="tag"') == 2  # the note and the head of the column of numbers
+    assert "The attacker’s knowledge" in page
+    one["series"][0]["points"][2]["knowledge"] = "white"
+    page = render(document(audits=[], tables=[], comparisons=[], figures=[one]))
+    assert page.count('class="tag"') == 2 and "The attacker’s knowledge" not in page  # in the cells
+
+
+def test_heat_shades_rates_by_their_value() -> None:
+    one = table(heat=True)
+    page = render(document(tables=[one]))
+    assert re.findall(r'class="r heat" style="--heat: (\d+)%"', page) == ["51", "33"]
+    body = page[page.index('id="table-1"') : page.index("</table>", page.index('id="table-1"'))]
+    assert "track" not in body and "51.2 %" in body and "Shading" in page
+    assert "--heat:" not in render(document()).split("</style>")[1]
+
+
+def blend(one: str, other: str, share: float) -> str:
+    """``color-mix(in srgb, one share, other)``."""
+    pairs = [(int(one[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in pairs)
+
+
+def test_text_on_heat_has_contrast() -> None:
+    light, dark = (FOLDER / "card.css").read_text().split("@media screen", 1)
+    for theme in (light, dark):
+        colour = dict(re.findall(r"--([\w-]+):\s+(#\w{6})", theme))
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            assert contrast(colour["ink"], blend(colour["warm"], colour["paper"], share)) >= 4.5
+        assert contrast(colour["warm"], colour["paper"]) > 1.8, "or no shading would be seen"
+    style = (FOLDER / "style.css").read_text()
+    assert re.search(r"\.heat \.ci, .*color: var\(--ink\)", style)
+    assert "print-color-adjust: exact" in style[style.index("@media print") :]
+
+
+def test_comparison_says_what_was_bought() -> None:
+    found = Page(render(document(tables=[], audits=[])))
+    for said in ("98.0 %", "45.0 %", "random − plain", "14.0 points [7.0, 21.0]", "−5.0 points", "n = 200"):
+        assert said in found.text
+    assert "A robustness gain bought with clean accuracy." in found.text and "33aa" in found.text
+    lines = list(csv.DictReader(io.StringIO(comparison_csv(comparison()))))
+    assert [line["row"] for line in lines] == ["plain"] * 2 + ["random"] * 2 + ["random − plain"] * 2
+    assert float(lines[5]["value"]) == 0.14 and lines[5]["column"] == "robust"
+    text = markdown_comparison(comparison())
+    assert "| random | 93.0 % [86.0, 100.0] | 45.0 % [38.0, 52.0] |" in text
+    assert "| random − plain | −5.0 points [−7.0, −3.0] | 14.0 points [7.0, 21.0] |" in text
+    assert text.endswith("- random − plain: A robustness gain bought with clean accuracy.\n")
+
+
+def test_comparison_without_its_cells() -> None:
+    one = comparison()
+    one["models"][1] |= {"clean": None, "robust": None}
+    one["pairs"][0] |= {"clean": None, "robust": None, "outcome": None, "unequal": False, "sentence": ""}
+    page = Page(render(document(tables=[], audits=[], comparisons=[one])))
+    assert page.text.count("not computed") == 5 and not page.open
+    assert "random − plain: not computed" in markdown_comparison(one)
 
 
 def test_numbers() -> None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from robassay.report import words
 from robassay.report.charts import csp_hash, curves, icon, library, track
 from robassay.report.pictures import extent
-from robassay.report.tables import common_n, entries, markdown_table, to_csv
+from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, to_csv
 
 __all__ = ["card", "markdown_table", "render", "to_csv"]
 
@@ -72,13 +72,15 @@ def _environment() -> Environment:
         "radius": words.radius,
         "count": lambda number: f"{number:,.0f}",
         "short": lambda number: f"{number:.3g}",
+        "warmth": lambda value: f"{100 * min(1.0, max(0.0, value)):.0f}",
         "image": _image,
         "curves": curves,
     }
     helpers = (words.computed, words.sample, words.tally, icon, track, common_n, entries, outside)
-    made.globals |= {helper.__name__: helper for helper in helpers}
+    layouts = (labelled, series_labels, rates_of, gaps_of)
+    made.globals |= {helper.__name__: helper for helper in (*helpers, *layouts)}
     made.globals |= {"VERDICTS": words.VERDICTS, "CAUSES": words.CAUSES, "WINNERS": words.WINNERS}
-    made.globals |= {"NOT_COMPUTED": words.NOT_COMPUTED}
+    made.globals |= {"NOT_COMPUTED": words.NOT_COMPUTED, "KNOWLEDGE": words.KNOWLEDGE}
     return made
 
 
@@ -99,3 +101,9 @@ def _image(uri: str, words_for_it: str) -> Markup:
 
 def _text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def series_labels(chart: dict[str, Any]) -> list[str | None]:
+    """What the attacker knew, by curve; None where its points differ or none was attacked."""
+    labels = [{p.get("knowledge") for p in line["points"] if p} - {None} for line in chart["series"]]
+    return [next(iter(one)) if len(one) == 1 else None for one in labels]

@@ -17,6 +17,16 @@ VERDICTS = {
     "no_flaw_found": "No flaw found",
     "undecided": "Undecided",
 }
+KNOWLEDGE = {
+    "white": "the attacked network itself, with its weights and gradients",
+    "scores": "its logits could be asked for",
+    "decisions": "its decisions could be asked for",
+    "substitute": "a network trained from its answers",
+    "translucent": "networks of the same kind, trained apart from it",
+    "transfer": "another network",
+    "none": "nothing was asked: noise, compression",
+}
+"""What the attacker knew of the network that is judged, from the most to the least."""
 CAUSES = {"steps": "too few steps", "masking": "masked gradient", "both": "too few steps and masked gradient"}
 WINNERS = {"claimed": "the claimed attack itself", "adequate": "the claimed attack with enough steps"}
 COUNTED = {

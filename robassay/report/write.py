@@ -11,6 +11,7 @@ from robassay.document import Document, study_in
 from robassay.errors import UsageError
 from robassay.report.pictures import difference, picture
 from robassay.report.render import render, to_csv
+from robassay.report.tables import comparison_csv
 from robassay.store import Store
 
 WORDS = {
@@ -70,7 +71,8 @@ def export_files(name: str, store: str | Path, folder: Path, results: bool) -> l
             )
         return [_write(folder / document["scale"] / f"{name}.json", text)]
     files = [_write(folder / "results.json", text)]
-    return files + [_write(folder / f"{table['id']}.csv", to_csv(table)) for table in document["tables"]]
+    files += [_write(folder / f"{table['id']}.csv", to_csv(table)) for table in document["tables"]]
+    return files + [_write(folder / f"{one['id']}.csv", comparison_csv(one)) for one in document["comparisons"]]
 
 
 def _write(file: Path, text: str) -> Path:
