@@ -23,10 +23,10 @@ TRIALS = 2000
 # 2,000 repetitions have a standard error of .49 points at 95 %; the bands are judged with two of them to spare.
 SPARE = 2 * math.sqrt(0.95 * 0.05 / TRIALS)
 LOW, HIGH = 0.93 - SPARE, 0.97 + SPARE
-MANY = 200_000
-"""Images from which an estimand is computed: its own error is a fiftieth of the intervals' or less."""
+MANY = 100_000
+"""Images from which an estimand is computed: its own standard error is a twentieth of the intervals' or less."""
 
-SPREADS = (0.2, 2.0, None)
+SPREADS = (0.2, None)
 REPEATS = 8
 """Draws of an image; the worst case is selected on half of them."""
 
@@ -197,7 +197,7 @@ def test_gated_rates(rng, fold, models, gates, at, mean, spread, repeats, n):
     assert LOW <= coverage(make, truth) <= HIGH
 
 
-@pytest.mark.parametrize("fold", [Gated(2), Rotations(4, 2)])
+@pytest.mark.parametrize("fold", [Rotations(4, 2)])
 @pytest.mark.parametrize(("mean", "spread"), [(0.03, 0.2), (0.97, 2.0)])
 def test_gated_rates_of_few_images(rng, fold, mean, spread):
     truth, share = gated_truth(rng, mean, spread, 3, 3, 2)
