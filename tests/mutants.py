@@ -196,7 +196,7 @@ MUTANTS = [Mutant(*row) for row in (
      "by_hand"),
     ("protocols", _FOLDS, "only.fooled() * (only.l2 <= self.within)", "only.fooled()", "protocols", "by_hand"),
     ("protocols", _GATES, "rate(np.prod(np.broadcast", "rate(np.max(np.broadcast", "protocols", "by_hand"),
-    ("protocols", _GATES, "gate.fooled().mean(0) > above", "gate.fooled().mean(0) >= 0", "translucent", "recount"),
+    ("protocols", _GATES, "hit.mean(0) > above", "hit.mean(0) >= 0", "translucent", "recount"),
     ("protocols", _GATES, "(target, [*group[:i], *group[i + 1 :]])", "(target, group)", "translucent", "recount"),
     ("protocols", "cells.py", "name, batch, repeat))", "name, batch))", "protocols", "fresh_per_draw"),
     ("protocols", "cells.py", "(judged * 255).round() / 255", "judged", "protocols", "rounding"),
