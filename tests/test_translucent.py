@@ -15,6 +15,7 @@ from robassay.access import Decisions, White
 from robassay.cell import with_needs
 from robassay.cells import Craft, Examples, Score
 from robassay.classifier import Classifier
+from robassay.document import _outcome
 from robassay.errors import UsageError
 from robassay.folds import Rows, rows
 from robassay.gates import Changed, Crossed, Gated, Lead, MeanAccuracy, Moved, Reached, Rotations
@@ -26,6 +27,7 @@ from robassay.run import carry_out
 from robassay.store import Store
 from robassay.study import Measure, Table
 from robassay.thawed import thaw
+from robassay.verdict import as_json
 
 # ------------------------------------------------------------------------------------------------------------ targets
 
@@ -161,6 +163,9 @@ def test_distances_are_averaged_over_the_attacks_on_an_image():
     assert (found.value, found.n) == (2.0, 2)
     assert Moved((1.5, 2.5))([made([0, 0, 0], l2=[1, 2, 0]), made([0, 0, 0], l2=[3, 0, 0])])[::3] == (2.0, 1)
     assert Changed()([made([0, 0, 0], l2=[1, 2, 0]), made([0, 0, 0], l2=[3, 0, 0])]).value == pytest.approx(3 / 6)
+    single = as_json(Moved()([made([0, 0], l2=[0, 2])]))
+    assert single == {"value": 2.0, "low": None, "high": None, "n": 1}  # no infinity, which is no JSON
+    assert _outcome(single, 0.0, "above") == ("UNDECIDED", "200.0 without an interval, n = 1")
 
 
 def test_too_few_gates_and_unlike_images_are_refused():
@@ -366,7 +371,7 @@ def test_the_study_validates_without_cells_of_its_own_and_is_the_papers():
         assert len(crafts) == 3 and all(len(c.sources) == 8 for c in crafts)
         models = {*(m for c in crafts for m in c.sources), *(score.target for score in plain.needs())}
         assert len({m.data for m in models}) == len(models) == 16
-        heat = tables["translucent-heat-4"].entries[f"{scheme} attacked", scheme]
+        heat = tables["translucent-heat-5"].entries[f"{scheme} attacked", scheme]
         assert {s.key for s in heat.needs()} == {s.key for s in plain.needs()}
     whole = protocols_translucent("full", None)
     sizes = next(item for item in whole.items if item.id == "translucent-size")

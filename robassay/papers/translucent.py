@@ -22,7 +22,9 @@ from robassay.recipe import Recipe
 from robassay.study import Check, Item, Measure, Study, Table
 
 MODELS, PASS_AT, CUT = 8, 5, 3.0
-"""Models attacked, and as many held out; validation of 7; largest L2 that is shown."""
+"""Models attacked, and as many held out; validation of 7; the paper's largest L2."""
+BEYOND = (3.0, 6.0)
+"""One bin more than the paper has: narrow nets that learn for one epoch need larger changes for the same confidence."""
 JOINT, VALIDATED = f"Multi-{MODELS}", f"Multi-{MODELS}, {PASS_AT} of {MODELS - 1}"
 PUBLISHED = {
     ("Standard", "Single"): 2.12,
@@ -191,4 +193,4 @@ def _heat(boxes: dict[str, Translucent], attacker: Attacker, told: str) -> tuple
 
 def columns() -> dict[str, Within]:
     """Bins of L2 by name, and all of them."""
-    return {f"{low:g}–{high:g}": (low, high) for low, high in buckets(CUT)} | {"any": ANY}
+    return {f"{low:g}–{high:g}": (low, high) for low, high in (*buckets(CUT), BEYOND)} | {"any": ANY}
