@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
 Matrix = NDArray[np.float64]
+NOTHING = 1e-14
+"""A variance below this is rounding: images that are all alike, or a single one, tell nothing of their spread."""
 
 
 class Estimate(NamedTuple):
@@ -46,7 +48,7 @@ def _wilson(mean: float, variance: float, freedom: float, n: int, most: float) -
     """Wilson's interval at the number of examples that would have this variance, at most ``most``."""
     plain = mean * (1 - mean)
     # Never fewer than the examples would give if each were all or nothing, never more than independent draws would.
-    effective = float(n) if variance <= 0 else plain / variance
+    effective = float(n) if variance <= NOTHING else plain / variance
     effective = min(max(effective, 1.0), most)
     if plain == 0:
         effective = float(n)
@@ -83,7 +85,7 @@ def ratio(parts: Sequence[Matrix], weights: Matrix, block: NDArray[np.int64] | N
             both = variance + between
             freedom = both**2 / (variance**2 / freedom + between**2 / max(1, sum(drawn)))
             variance = both
-    most = float(sum(part.size for part in parts))
+    most = total * max(len(part) for part in parts)
     return _wilson(value, variance, freedom, n, most)
 
 

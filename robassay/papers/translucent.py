@@ -62,6 +62,7 @@ def protocols_translucent(scale: str, data_dir: Path | None) -> Study:
         _clean(boxes, data, 10_000 if full else 500, told),
         *_attacks(boxes, told),
         _strategies(boxes, told),
+        _places(boxes, told),
         leads,
         *checks,
         *_heat(boxes, attacker, told),
@@ -135,6 +136,20 @@ def _attacks(boxes: dict[str, Translucent], told: str) -> tuple[Table, Table]:
         "L2",
     )
     return reached, distance
+
+
+def _places(boxes: dict[str, Translucent], told: str) -> Table:
+    """Where in its bin a strategy's images lie: images in one bin are of like, not of equal L2."""
+    bins = {column: within for column, within in columns().items() if within != ANY}
+    entries = {
+        (f"{name}, {strategy}", column): trials.distance(within)
+        for name, box in boxes.items()
+        for strategy, trials in (("Single", box.single), (JOINT, box.joint))
+        for column, within in bins.items()
+    }
+    rows = tuple(dict.fromkeys(row for row, _ in entries))
+    caption = f"Mean L2 of the images in each bin, all K together{told}"
+    return Table("translucent-within", caption, rows, tuple(bins), entries, {}, "L2")
 
 
 def _strategies(boxes: dict[str, Translucent], told: str) -> Table:
