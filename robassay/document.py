@@ -228,8 +228,12 @@ def _share(value: float, n: int, key: str) -> dict[str, Any]:
 
 
 def _outcome(estimate: dict[str, Any] | None, limit: float, side: str) -> tuple[str, str]:
-    if estimate is None or estimate["value"] is None:
+    if estimate is None:
         return "UNDECIDED", "not computed"
+    if estimate["value"] is None:
+        return "UNDECIDED", f"no image to judge by, n = {estimate['n']}"
+    if estimate["low"] is None or estimate["high"] is None:
+        return "UNDECIDED", f"{100 * estimate['value']:.1f} without an interval, n = {estimate['n']}"
     low, high = estimate["low"], estimate["high"]
     shown = f"{100 * estimate['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}], n = {estimate['n']}"
     above, below = low > limit, high < limit

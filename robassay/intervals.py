@@ -18,6 +18,8 @@ from robassay.errors import UsageError
 
 Z95, ONE_SIDED = 1.959963984540054, 1.6448536269514722
 Matrix = NDArray[np.float64]
+NOTHING = 1e-14
+"""A variance below this is rounding: images that are all alike, or a single one, tell nothing of their spread."""
 
 
 class Estimate(NamedTuple):
@@ -64,7 +66,9 @@ def ratio(parts: Sequence[Matrix], weights: Matrix, block: NDArray[np.int64] | N
         between = sum(_between_draws(part, block) for part in parts) * (len(weights) / total) ** 2
         drawn = max(1, sum(len(part) - 1 for part in parts))
     plain, size = value * (1 - value), float((weights**2).sum()) / total**2
-    if plain == 0 or found + between <= 0:  # nothing varies: as sure as examples that are each all or nothing allow
+    if (
+        plain == 0 or found + between <= NOTHING
+    ):  # nothing varies: as sure as examples that are each all or nothing allow
         return _wilson(value, student(n - 1.0) ** 2 * size, n)
     # Such examples vary the most. Where few of them carry the variance that was found it may by chance be far too
     # small: it has few degrees of freedom then, but more than the most is not believed.

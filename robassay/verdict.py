@@ -218,6 +218,6 @@ def _check(name: str, question: str, answer: str, flag: bool, value: float | Non
 
 
 def as_json(estimate: Estimate) -> dict[str, float | int | None]:
-    """An estimate as a JSON value; NaN becomes null."""
-    numbers = {k: (None if math.isnan(v) else round(float(v), 6)) for k, v in estimate._asdict().items() if k != "n"}
+    """An estimate as a JSON value; what is no number becomes null, and so do the infinite bounds of a single image."""
+    numbers = {k: (round(float(v), 6) if math.isfinite(v) else None) for k, v in estimate._asdict().items() if k != "n"}
     return {**numbers, "n": estimate.n}

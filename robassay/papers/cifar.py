@@ -51,16 +51,14 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
         epochs=200 if full else 10, batch=256 if full else 128, weight_decay=1e-4, step=3, gamma=0.95, augment=changes
     )
     binary = Recipe(
-        epochs=150,
-        batch=256,
+        epochs=150 if full else 8,
+        batch=256 if full else 128,
         lr=5e-3,
         weight_decay=1e-4,
-        milestones=(101, 142),
-        gamma=(0.2, 0.5),
+        milestones=(101, 142) if full else (6,),
+        gamma=(0.2, 0.5) if full else 0.2,
         augment=changes,
     )
-    if not full:  # as on MNIST: with weight decay latent weights become small and change sign at will
-        binary = Recipe(epochs=10, batch=128, lr=5e-3, step=2, gamma=0.5)
     widths = (80, 160, 320) if full else (20, 40, 80)
     norm: Literal["cifar10"] = "cifar10"
     nets: dict[str, tuple[Net, Recipe, float, str]] = {
@@ -81,7 +79,7 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
         begun = Train(
             nets["BNN-S"][0],
             data,
-            Recipe(epochs=4, batch=128, lr=2e-3, step=2, gamma=0.4),
+            replace(binary, epochs=4, milestones=()),
             limit=limit,
             begin=Signed(made["BNN-D"].model),
         )

@@ -22,7 +22,9 @@ from robassay.recipe import Recipe
 from robassay.study import Check, Item, Measure, Study, Table
 
 MODELS, PASS_AT, CUT = 8, 5, 3.0
-"""Models attacked, and as many held out; validation of 7; largest L2 that is shown."""
+"""Models attacked, and as many held out; validation of 7; the paper's largest L2."""
+BEYOND = (3.0, 6.0)
+"""One bin more than the paper has: narrow nets that learn for one epoch need larger changes for the same confidence."""
 JOINT, VALIDATED = f"Multi-{MODELS}", f"Multi-{MODELS}, {PASS_AT} of {MODELS - 1}"
 PUBLISHED = {
     ("Standard", "Single"): 2.12,
@@ -60,6 +62,7 @@ def protocols_translucent(scale: str, data_dir: Path | None) -> Study:
         _clean(boxes, data, 10_000 if full else 500, told),
         *_attacks(boxes, told),
         _strategies(boxes, told),
+        _places(boxes, told),
         leads,
         *checks,
         *_heat(boxes, attacker, told),
@@ -135,6 +138,20 @@ def _attacks(boxes: dict[str, Translucent], told: str) -> tuple[Table, Table]:
     return reached, distance
 
 
+def _places(boxes: dict[str, Translucent], told: str) -> Table:
+    """Where in its bin a strategy's images lie: images in one bin are of like, not of equal L2."""
+    bins = {column: within for column, within in columns().items() if within != ANY}
+    entries = {
+        (f"{name}, {strategy}", column): trials.distance(within)
+        for name, box in boxes.items()
+        for strategy, trials in (("Single", box.single), (JOINT, box.joint))
+        for column, within in bins.items()
+    }
+    rows = tuple(dict.fromkeys(row for row, _ in entries))
+    caption = f"Mean L2 of the images in each bin, all K together{told}"
+    return Table("translucent-within", caption, rows, tuple(bins), entries, {}, "L2")
+
+
 def _strategies(boxes: dict[str, Translucent], told: str) -> Table:
     """The four strategies, over all confidences together, by L2."""
     entries = {}
@@ -191,4 +208,4 @@ def _heat(boxes: dict[str, Translucent], attacker: Attacker, told: str) -> tuple
 
 def columns() -> dict[str, Within]:
     """Bins of L2 by name, and all of them."""
-    return {f"{low:g}–{high:g}": (low, high) for low, high in buckets(CUT)} | {"any": ANY}
+    return {f"{low:g}–{high:g}": (low, high) for low, high in (*buckets(CUT), BEYOND)} | {"any": ANY}
