@@ -178,8 +178,8 @@ def test_decision_procedures_judge_the_same_attacked_images(tmp_path):
 
 def test_a_mixture_is_fooled_as_often_as_its_fooled_member_is_drawn(tmp_path):
     members = {"first": FIRST, "second": SECOND}
-    table = mixtures("x", "Mixed", members, (("first", "second"),), STEP, {"BIM": STEP}, IMAGES)
-    found = shown(tmp_path, table)["tables"][0]
+    items = mixtures("x", "Mixed", members, (("first", "second"),), STEP, {"BIM": STEP}, IMAGES)
+    found = shown(tmp_path, *items)["tables"][0]
     both = "first + second"
     assert entry(found, "first", "ASR, mean gradient")["value"] == 1
     assert entry(found, both, "ASR, mean gradient")["value"] == 1  # the mean gradient moves both pixels

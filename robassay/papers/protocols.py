@@ -109,8 +109,8 @@ def protocols_mixtures(scale: str, data_dir: Path | None) -> Study:
     sets = (("plain", "BSN-2"), ("plain", "BNN-S"), ("plain", "BSN-2", "BNN-S"))
     members = {name: shown[name] for name in sets[-1]}
     caption = f"Tan et al., Figure 3, on MNIST: BIM at 32/255, {images.stop} images; then PGD-40 on the margin"
-    table = mixtures("mixtures", caption, members, sets, Means(bim, threat, MEAN_LOGITS), stronger, images)
-    return Study("protocols-mixtures", f"Stochastic mixtures on MNIST ({scale})", (table,), scale=scale)
+    items = mixtures("mixtures", caption, members, sets, Means(bim, threat, MEAN_LOGITS), stronger, images)
+    return Study("protocols-mixtures", f"Stochastic mixtures on MNIST ({scale})", items, scale=scale)
 
 
 def protocols_stability(scale: str, data_dir: Path | None) -> Study:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from robassay.access import White
 from robassay.cell import Model
 from robassay.cells import Examples
+from robassay.comparison import Comparison
 from robassay.errors import UsageError
 from robassay.estimators import Backprop
 from robassay.folds import Accuracy, Success, WorstCase
@@ -29,7 +30,7 @@ def mixtures(
     stronger: Mapping[str, Means],
     images: Examples,
     repeats: int = 100,
-) -> Table:
+) -> tuple[Table, Comparison]:
     """Each member alone and each mixture: clean accuracy, the paper's success rate, and what stronger attacks leave.
 
     The paper's attack takes the mean of the members' gradients, that is the sum of their losses. Its rate is over
@@ -52,7 +53,7 @@ def mixtures(
         raise UsageError(f"{', '.join(sorted(missing))} in a mixture is no member: {', '.join(members)} are.")
     right = {name: clean(model, images, repeats=repeats) for name, model in members.items()}
     groups = {name: (name,) for name in members} | {" + ".join(names): names for names in sets}
-    entries = {}
+    entries, compared = {}, {}
     for row, names in groups.items():
         models = tuple(members[n] for n in names)
         target = models[0] if len(models) == 1 else Mixed(models)
@@ -62,7 +63,11 @@ def mixtures(
         entries[row, PUBLISHED] = Measure((usual, *(right[n] for n in names)), Success())
         others = [e for one in stronger.values() for e in _both(target, models, one, images, repeats)]
         entries[row, WORST] = Measure((usual, *others, own), WorstCase())
-    return Table(id, caption, tuple(groups), (CLEAN, PUBLISHED, WORST), entries)
+        compared[row] = (own, usual, *others)
+    return (
+        Table(id, caption, tuple(groups), (CLEAN, PUBLISHED, WORST), entries),
+        Comparison(f"{id}-compared", f"{caption}: what the noise of a mixture buys", compared),
+    )
 
 
 def _both(target: Model, models: tuple[Model, ...], means: Means, images: Examples, repeats: int) -> list[Evaluation]:
