@@ -265,6 +265,11 @@ def _imports_beside(file: Path, source: bytes, folder: Path) -> list[Path]:
     return [path for path in found if path.is_relative_to(folder)]
 
 
-def loaded_files() -> tuple[str, ...]:
-    """Paths of the user's files that this process has run."""
-    return tuple(m.__file__ for n, m in list(sys.modules.items()) if n.startswith(USER_PREFIX) and m.__file__)
+def loaded_files(pickled: bytes) -> tuple[str, ...]:
+    """Paths of the user's files that a process must run before it can unpickle ``pickled``.
+
+    A file that has moved since this process ran it is left out where the pickle does not name it: what no cell needs
+    must not stop a run.
+    """
+    loaded = [(n, m.__file__) for n, m in list(sys.modules.items()) if n.startswith(USER_PREFIX) and m.__file__]
+    return tuple(file for name, file in loaded if name.encode() in pickled or Path(file).is_file())

@@ -53,6 +53,15 @@ def test_order_workers_and_interruption_do_not_change_a_byte(tmp_path):
     assert len(contents(one)) == 5
 
 
+def test_a_users_file_that_is_gone_stops_no_run_of_others(tmp_path):
+    """Starts a pool of one process, which imports torch (about 5 s)."""
+    gone = tmp_path / "gone.py"
+    gone.write_text("NAME = 'a notebook ran this file, then it was moved'")
+    load_file(gone)
+    gone.unlink()
+    assert not carry_out(chain(2), Store(tmp_path / "s"), 1, quiet=True).failed
+
+
 def test_a_failure_blocks_only_what_needs_it_and_is_tried_again(tmp_path):
     store = Store(tmp_path / "s")
     bad = toy.Fails(times=1)

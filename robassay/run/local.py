@@ -42,7 +42,8 @@ class Pool:
         )
 
     def submit(self, cell: Cell, store: Store, device: str) -> Future[Done]:
-        task = Task(pickle.dumps(cell), loaded_files(), str(store.root.resolve()), device)
+        pickled = pickle.dumps(cell)
+        task = Task(pickled, loaded_files(pickled), str(store.root.resolve()), device)
         return self._pool.submit(work, task)
 
     def close(self, kill: bool) -> None:
