@@ -84,7 +84,8 @@ class Document:
         keys = [*item["clean"], *(k for g in groups.values() for k in g), *item["signals"]]
         named = {name: item[name] for name in ("id", "title", "network", "threat", "command")}
         named["claim"] = item.get("claim", "")  # unknown to studies of earlier versions
-        return {**named, **result, "keys": keys, "version": self.frozen["version"]}
+        shown = [self._figure(curves) for curves in item.get("evidence", [])]
+        return {**named, **result, "evidence": shown, "keys": keys, "version": self.frozen["version"]}
 
     def tables(self) -> list[dict[str, Any]]:
         """Tables with estimates and published values."""
@@ -108,12 +109,13 @@ class Document:
 
     def figures(self) -> list[dict[str, Any]]:
         """Curves with estimates."""
-        found = []
-        for item in self._items("curves"):
-            series = [{**line, "points": [self.measure(m) for m in line["points"]]} for line in item["series"]]
-            named = {k: item[k] for k in ("id", "caption", "kind", "xlabel", "ylabel", "x")}
-            found.append({**named, "unit": item.get("unit", "rate"), "series": series})
-        return found + [self._training(item) for item in self._items("trainings")]
+        drawn = [self._figure(item) for item in self._items("curves")]
+        return drawn + [self._training(item) for item in self._items("trainings")]
+
+    def _figure(self, item: dict[str, Any]) -> dict[str, Any]:
+        series = [{**line, "points": [self.measure(m) for m in line["points"]]} for line in item["series"]]
+        named = {k: item[k] for k in ("id", "caption", "kind", "xlabel", "ylabel", "x")}
+        return {**named, "unit": item.get("unit", "rate"), "series": series}
 
     def _training(self, item: dict[str, Any]) -> dict[str, Any]:
         """Validation accuracies over the epochs; a shorter training ends earlier."""
