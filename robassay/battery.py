@@ -42,7 +42,7 @@ TARGETS = 9
 """All classes but the true one of ten; of more, the likeliest. Specification of the audit, §2.1."""
 WALKED = 100
 """Images on which decisions alone are asked for: a walk along the boundary takes thousands for each."""
-MOST_IMAGES = 20_000
+MOST_IMAGES, MOST_EPOCHS = 20_000, 10
 PIXELS = 784
 
 
@@ -135,7 +135,7 @@ def twin_of(model: Model, data: Source, effort: Effort, known: Known) -> Substit
         return None
     if data.classes != known.classes and dataclasses.is_dataclass(data):  # images in memory show only some classes
         data = dataclasses.replace(data, classes=known.classes)
-    epochs = min(30, max(2, lessons // images))
+    epochs = min(MOST_EPOCHS, max(2, lessons // images))
     recipe = Recipe(epochs=epochs, batch=64, lr=2e-3, step=math.ceil(epochs / 2), gamma=0.3)
     policy = MeanOf(5, "probs") if known.stochastic else Once()
     return Substitute(SmallCNN(), model, Examples(data, "train", 0, images), recipe, policy, rounds=0)

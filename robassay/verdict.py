@@ -77,7 +77,7 @@ def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
     gap = difference(claimed.survives(), reached, shared)
     stated = rate(claimed.survives(), blocks([claimed]))
     ordinary = rate(evidence.twin.survives()) if evidence.twin is not None else None
-    none = max(NO_ROBUSTNESS, stated.value / 10) if ordinary is None else ordinary.value + delta
+    none = max(NO_ROBUSTNESS, stated.value / 10, 0.0 if ordinary is None else ordinary.value + delta)
     verdict, cause = _decide(robust, steps, masking, gap, delta, none, budget)
     named = _named(evidence)
     winner = min(named, key=lambda name: float(named[name].survives().mean()))
