@@ -52,6 +52,8 @@ class Cut(NamedTuple):
     """Calls that answer with zeros after the cut: submodule, shape of the output without the batch axis, type."""
     image: tuple[int, ...]
     """Shape of one image."""
+    thin: bool
+    """One row of zeros stands for all: what lies between the calls before the cut then costs next to nothing."""
 
     def features(self, module: nn.Module, x: Tensor) -> Tensor:
         """The output at the cut for images ``x`` (B, C, H, W) in the module's precision: (B, …).
@@ -102,7 +104,7 @@ class Cut(NamedTuple):
         Raises:
             RobassayError: as :meth:`features`.
         """
-        names, at = self._order, 0
+        names, at, rows = self._order, 0, 1 if self.thin else len(h)
 
         def standing(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
             def forward(*args: Any, **kwargs: Any) -> Any:
@@ -115,12 +117,12 @@ class Cut(NamedTuple):
                 if at == len(names):
                     return h.clone()  # an operation in place must not reach the features of the next draw
                 _, shape, kind = self.before[at - 1]
-                return torch.zeros(len(h), *shape, dtype=kind, device=h.device)
+                return torch.zeros(rows, *shape, dtype=kind, device=h.device)
 
             return forward
 
         with _replaced({m: standing(n, m.forward) for n, m in self._called(module).items()}):
-            output = module(torch.zeros(len(h), *self.image, dtype=dtype, device=h.device))
+            output = module(torch.zeros(rows, *self.image, dtype=dtype, device=h.device))
         if at != len(names):
             raise self._lost()
         return output
@@ -169,7 +171,7 @@ def trace(module: nn.Module, x: Tensor) -> list[Call]:
         return forward
 
     with torch.no_grad(), _replaced({m: watching(n, m.forward) for n, m in module.named_modules() if n}):
-        module(x)
+        module(x.clone())  # which the forward may write to
     return calls
 
 
@@ -196,8 +198,17 @@ def settled(module: nn.Module, x: Tensor, rng: Stream) -> tuple[list[Call], int]
     return passes[0], same
 
 
-def find_cut(module: nn.Module, x: Tensor, rng: Stream) -> int:
-    """How many calls of submodules end before the noise, the last of them a place to cut at; 0 where there is none.
+class Place(NamedTuple):
+    """Where a module may be cut."""
+
+    calls: int = 0
+    """After so many calls of submodules, in the order in which they end; 0: nowhere."""
+    thin: bool = False
+    """See :class:`Cut`."""
+
+
+def find_cut(module: nn.Module, x: Tensor, rng: Stream) -> Place:
+    """The last place before the noise where a module can be cut.
 
     Calls are looked at from the latest one that answers the same in all passes. A cut has to skip weights, to give
     the logits of the whole module under equal seeds, for images it was not found on, too, and its gradient.
@@ -210,18 +221,28 @@ def find_cut(module: nn.Module, x: Tensor, rng: Stream) -> int:
     calls, same = settled(module, x[:2], rng.child("settled"))
     tried = 0
     for count in range(same, 0, -1):
-        made = cut_at(calls, count, tuple(x.shape[1:]))
+        made = cut_at(calls, Place(count), tuple(x.shape[1:]))
         if isinstance(made, str) or not _saves(module, made):
             continue
-        if unlike(module, made, x, rng.child("check")) is None:
-            return count
+        place = _checked(module, made, count, x, rng)
+        if isinstance(place, Place):
+            return place
         tried += 1
         if tried == TRIED:
             break
-    return 0
+    return Place()
 
 
-def named_cut(module: nn.Module, name: str, x: Tensor, rng: Stream) -> int:
+def _checked(module: nn.Module, cut: Cut, count: int, x: Tensor, rng: Stream) -> Place | str:
+    """The place of a cut that is right, thin where that is right, too; or what is wrong with it."""
+    for thin in (True, False):
+        fault = unlike(module, cut._replace(thin=thin), x, rng.child("check"))
+        if fault is None:
+            return Place(count, thin)
+    return fault or ""
+
+
+def named_cut(module: nn.Module, name: str, x: Tensor, rng: Stream) -> Place:
     """As :func:`find_cut`, at the only call of the submodule ``name``, checked in the same way.
 
     Raises:
@@ -242,20 +263,20 @@ def named_cut(module: nn.Module, name: str, x: Tensor, rng: Stream) -> int:
             f"{wrong}passes over equal images differ there: the noise is in or before {first}. Name a submodule whose "
             "output is the same in every pass."
         )
-    made = cut_at(calls, places[0] + 1, tuple(x.shape[1:]))
-    fault = made if isinstance(made, str) else unlike(module, made, x, rng.child("check"))
-    if fault is not None:
-        raise UsageError(f"{wrong}{fault}. Name another submodule, or leave split out.")
-    return places[0] + 1
+    made = cut_at(calls, Place(places[0] + 1), tuple(x.shape[1:]))
+    found = made if isinstance(made, str) else _checked(module, made, places[0] + 1, x, rng)
+    if isinstance(found, str):
+        raise UsageError(f"{wrong}{found}. Name another submodule, or leave split out.")
+    return found
 
 
-def cut_at(calls: list[Call], count: int, image: tuple[int, ...]) -> Cut | str:
-    """The cut after the first ``count`` calls to end, or why there can be none."""
-    last = calls[count - 1]
+def cut_at(calls: list[Call], place: Place, image: tuple[int, ...]) -> Cut | str:
+    """The cut at a place in a pass with these ``calls``, or why there can be none."""
+    last = calls[place.calls - 1]
     parents = {call.around[-1]: call for call in calls}
     outer = set(last.around[:-1])
     # What ends before the cut inside another call that does is not run at all; what is around the cut is run.
-    before = [c for c in calls[: count - 1] if last.around[-1] not in c.around and set(c.around[:-1]) <= outer]
+    before = [c for c in calls[: place.calls - 1] if last.around[-1] not in c.around and set(c.around[:-1]) <= outer]
     before.sort(key=lambda call: call.around[-1])
     for call in (*before, last):
         if call.shape is None:
@@ -263,7 +284,7 @@ def cut_at(calls: list[Call], count: int, image: tuple[int, ...]) -> Cut | str:
     if {parents[i].name for i in outer} & {call.name for call in (*before, last)}:
         return "a submodule is called within itself"
     shapes = tuple((call.name, (call.shape or ())[1:], call.dtype) for call in before)
-    return Cut(last.name, shapes, image)
+    return Cut(last.name, shapes, image, place.thin)
 
 
 def _saves(module: nn.Module, cut: Cut) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robassay.classifier import CannotQuiet, Classifier, Wrapped, precision
-from robassay.cut import Cut, cut_at, find_cut, named_cut, trace
+from robassay.cut import Cut, Place, cut_at, find_cut, named_cut, trace
 from robassay.errors import UsageError
 from robassay.independence import independent
 from robassay.outputs import check_finite, like_probabilities, logits_of
@@ -47,6 +47,8 @@ class Findings(NamedTuple):
     """Every row of a batch gets noise of its own."""
     split: int = 0
     """Where the part that is computed once per image ends: after so many calls of submodules; 0: there is none."""
+    thin: bool = False
+    """Up to there, one row of zeros may stand for all: see :class:`robassay.cut.Cut`."""
     alone: bool = True
     """It takes a single image."""
     opaque: bool = False
@@ -123,7 +125,9 @@ def cut_of(module: nn.Module, found: Findings, x: Tensor) -> Cut | None:
     if not found.split:
         return None
     with Stream(("probe", "cut")).active():
-        made = cut_at(trace(module.eval(), x[:2].to(precision(module))), found.split, tuple(x.shape[1:]))
+        made = cut_at(
+            trace(module.eval(), x[:2].to(precision(module))), Place(found.split, bool(found.thin)), tuple(x.shape[1:])
+        )
     assert isinstance(made, Cut)  # the same module, the same images: the cut that was found and checked
     return made
 
@@ -139,13 +143,17 @@ def _of_noise(found: Findings, module: nn.Module, x: Tensor, split: str, rng: St
         )
     if found.reproducible:
         if split not in ("", "none"):
-            found = found._replace(split=named_cut(module, split, x, rng.child("cut")))
+            found = _cut(found, named_cut(module, split, x, rng.child("cut")))
         elif split != "none":
-            found = found._replace(split=find_cut(module, x, rng.child("cut")))
+            found = _cut(found, find_cut(module, x, rng.child("cut")))
     model = as_classifier(module, found, x)
     if found.reproducible and not found.coupled:
         found = found._replace(independent=independent(model, model.prefix(x), rng.child("rows")))
     return found._replace(quiets=_quiets(model, x, rng))
+
+
+def _cut(found: Findings, place: Place) -> Findings:
+    return found._replace(split=place.calls, thin=place.thin)
 
 
 def _of_contract(found: Findings, model: Classifier, x: Tensor, rng: Stream) -> Findings:

@@ -138,6 +138,15 @@ def test_the_cut_is_found_and_changes_neither_logits_nor_gradient(name):
         assert float((found[0].logits[0] - found[0].logits[1]).abs().max()) > 1e-3  # draws are draws
 
 
+def test_one_row_stands_for_all_only_where_nothing_is_asked_of_the_others():
+    """Noise that is drawn for every image before the layers must not be drawn once for all of them."""
+    assert made(Functional)[1].cut.thin
+    _, model = made(lambda: Functional("drawn first"))
+    assert not model.cut.thin
+    logits = model.draw(model.prefix(X[:1].expand(2, -1, -1, -1)))
+    assert float((logits[0] - logits[1]).detach().abs().max()) > 1e-2
+
+
 @pytest.mark.parametrize("twist", ["noisy input", "skip", "gate", "remembered"])
 def test_no_cut_where_the_image_reaches_the_end_in_another_way(twist):
     module, model = made(lambda: Functional(twist))

@@ -47,10 +47,10 @@ class Net(nn.Module):
     ("twist", "found"),
     [
         ("", {}),
-        ("noise", {"stochastic": True, "independent": True, "split": 1}),
-        ("shared noise", {"stochastic": True, "split": 1}),
+        ("noise", {"stochastic": True, "independent": True, "split": 1, "thin": True}),
+        ("shared noise", {"stochastic": True, "split": 1, "thin": True}),
         ("batch mean", {"coupled": True}),
-        ("noisy batch mean", {"stochastic": True, "coupled": True, "split": 1}),
+        ("noisy batch mean", {"stochastic": True, "coupled": True, "split": 1, "thin": True}),
         ("noise between extremes", {"stochastic": True, "coupled": True}),
         ("state", {"stochastic": True, "reproducible": False}),
         ("own generator", {"stochastic": True, "reproducible": False}),
@@ -73,6 +73,7 @@ def test_findings(twist, found):
         "gaussian": False,
         "independent": False,
         "split": 0,
+        "thin": False,
         "alone": True,
         "opaque": False,
     }
