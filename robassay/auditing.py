@@ -19,6 +19,7 @@ from robassay.data import Data, find
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Backprop, Evading
+from robassay.evidence import evidence, loss_of
 from robassay.given import Given, Held, given, held, held_data, words_of
 from robassay.models import Train
 from robassay.proof import check_provable, write_proof
@@ -190,7 +191,10 @@ def plan_audit(
     item = describe_audit(
         model, on, threat, budget, draws, delta, name, differentiable, command, rejects, spiking, claimed
     )
-    return dataclasses.replace(item, facts=facts)
+    random, quiet = bool(found["stochastic"]), bool(found["quiet"])
+    loss = loss_of(parse_claim(claimed, threat).attack)
+    shown = evidence(model, on, threat, budget, random, differentiable, quiet, rejects, loss)
+    return dataclasses.replace(item, facts=facts, evidence=shown)
 
 
 def describe_audit(

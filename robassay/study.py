@@ -212,7 +212,7 @@ class Audit(Item):
         clean, claimed, adequate: evaluations of the same images; see :mod:`robassay.verdict`.
         battery: further attacks by name.
         signals, facts: indicators per slice, and what the model was found to be.
-        evidence: curves that are shown beside the verdict and decide nothing.
+        evidence: curves, tables and landscapes that are shown beside the verdict and decide nothing.
         delta, budget: see :func:`robassay.verdict.judge`.
         command: what reproduces it.
         claim: the claimed evaluation in words.
@@ -228,7 +228,7 @@ class Audit(Item):
     battery: dict[str, Evaluation]
     signals: tuple[Signals, ...] = ()
     facts: Facts | None = None
-    evidence: tuple[Curves, ...] = ()
+    evidence: tuple[Item, ...] = ()
     delta: float = 0.05
     budget: str = "quick"
     command: str = ""
@@ -237,7 +237,7 @@ class Audit(Item):
     def needs(self) -> list[Cell]:
         evaluations = (self.clean, self.claimed, self.adequate, *self.battery.values())
         scores: list[Cell] = [s for e in evaluations for s in e]
-        shown = [c for curves in self.evidence for c in curves.needs()]
+        shown = [c for one in self.evidence for c in one.needs()]
         return [*scores, *self.signals, *([self.facts] if self.facts is not None else []), *shown]
 
     def freeze(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class Audit(Item):
             "battery": {name: keys_of(e) for name, e in self.battery.items()},
             "signals": [s.key for s in self.signals],
             "facts": self.facts.key if self.facts is not None else None,
-            "evidence": [curves.freeze() for curves in self.evidence],
+            "evidence": [one.freeze() for one in self.evidence],
         }
 
 
