@@ -69,13 +69,15 @@ class Answer(NamedTuple):
     outcome: Outcome
     words: str
     estimate: Estimate | None = None
+    difference: bool = False
 
 
 def checklist(sources: Sources) -> list[dict[str, Any]]:
     """Five signs of obfuscated gradients, then six indicators of attack failure, as JSON values.
 
     Each row has source, criterion, question, answer, outcome ("seen", "not seen", "not measured"), misleads (on which
-    networks the answer is known to be wrong, None where it is not) and, where it is a comparison, value, low and high.
+    networks the answer is known to be wrong, None where it is not) and, where there is one, value, low and high, of a
+    paired difference where ``difference`` says so.
     """
     return [_row(source, one, sources) for source, ones in ((SIGNS, _SIGNS), (FAILURES, _FAILURES)) for one in ones]
 
@@ -94,7 +96,7 @@ def _row(source: str, one: _Criterion, sources: Sources) -> dict[str, Any]:
         numbers = {name: float(getattr(found.estimate, name)) for name in bounds}
         bounds = {name: round(v, 6) if math.isfinite(v) else None for name, v in numbers.items()}
     named = {"source": source, "criterion": one.name, "question": one.question, "answer": found.words}
-    return {**named, "outcome": found.outcome, "misleads": one.misleads, **bounds}
+    return {**named, "outcome": found.outcome, "misleads": one.misleads, "difference": found.difference, **bounds}
 
 
 # ------------------------------------------------------------------------------------------------- Athalye et al. 2018
@@ -157,12 +159,12 @@ def _radius(s: Sources) -> Answer:
         back = difference(after.survives(), before.survives(), blocks([before, after]))
         if back.low > RISE:
             told = f"from {small:.3g} to {large:.3g} robust accuracy rises from {_share(before)} to {_share(after)}"
-            return Answer("seen", told, back)
+            return Answer("seen", told, back, True)
     (small, before), (large, after) = larger[0], larger[-1]
     gain = difference(before.survives(), after.survives(), blocks([before, after]))
     left = rate(after.survives(), blocks([after]))
     told = f"from {small:.3g} to {large:.3g} robust accuracy goes from {_share(before)} to {_share(after)}"
-    return Answer("seen" if gain.low <= 0 < left.low else "not seen", told, gain)
+    return Answer("seen" if gain.low <= 0 < left.low else "not seen", told, gain, True)
 
 
 # -------------------------------------------------------------------------------------------------- Pintor et al. 2022
@@ -183,6 +185,8 @@ def _unstable(s: Sources) -> Answer:
     clean = s.evaluations.get("clean")
     if clean is None:
         return _nothing("clean images were not judged")
+    if len(clean.decisions) == 1:
+        return Answer("not seen", "the network is deterministic")
     two = (clean.decisions != clean.decisions[0]).any(0).astype(np.float64)
     found = rate(two[None])
     told = f"{len(clean.decisions)} draws decide {_words(found)} of clean images in more than one way"
@@ -204,7 +208,8 @@ def _incomplete(s: Sources) -> Answer:
     claimed, adequate = s.evaluations.get("claimed"), s.evaluations.get("adequate")
     if claimed is None or adequate is None:
         return _nothing("the claimed attack was not run with more steps")
-    told = f"as claimed the attack leaves {_share(claimed)}, with enough steps {_share(adequate)}"
+    both = _percent(worst([claimed, adequate]))
+    told = f"as claimed the attack leaves {_share(claimed)}, together with more steps {both}"
     return _compare(claimed, [claimed, adequate], told)
 
 
@@ -254,7 +259,7 @@ def _compare(one: Rows, others: Sequence[Rows], told: str) -> Answer:
 
 def _gap(one: Matrix, other: Matrix, behind: Iterable[Rows], told: str) -> Answer:
     found = difference(one, other, blocks(list(behind)))
-    return Answer("seen" if found.low > 0 else "not seen", told, found)
+    return Answer("seen" if found.low > 0 else "not seen", told, found, True)
 
 
 def _share(rows: Rows) -> str:

@@ -82,7 +82,7 @@ def sources(**more) -> Sources:
         ("unavailable gradients", {"signals": {"saturated": TWO, "zero_gradient": FIVE}}, "seen", 0.14),
         ("unstable predictions", {"evaluations": {"clean": survive(49, 46, 49)}}, "not seen", 0.06),
         ("unstable predictions", {"evaluations": {"clean": survive(49, 41, 49)}}, "seen", 0.16),
-        ("unstable predictions", {"evaluations": {"clean": survive(49)}}, "not seen", 0.0),
+        ("unstable predictions", {"evaluations": {"clean": survive(49)}}, "not seen", None),
         ("silent success", {"curves": {"steps": CE}}, "not seen", 0.0),
         ("silent success", {"curves": {"steps": TOO_FEW}}, "seen", 0.42),
         ("incomplete optimisation", {"evaluations": USUAL}, "seen", 0.2),
