@@ -101,7 +101,7 @@ def _facts(audit: Mapping[str, Any], y: int) -> list[str]:
     winner = WINNERS.get(audit["winner"], audit["winner"])
     first = f"{ball(audit['threat'])} · {sample(audit)} · budget {audit['budget']} · strongest: {_cut(winner, 36)}"
     second = f"robassay {audit['version']} · {len(audit['keys'])} cells, digest {digest(audit['keys'])}"
-    won = next((one["keys"] for one in audit["attacks"] if one["name"] == audit["winner"]), [])
+    won: list[str] = next((one["keys"] for one in audit["attacks"] if one["name"] == audit["winner"]), [])
     second += f" · its cell {' '.join(won[:2])}" + " …" * (len(won) > 2) if won else ""
     return [_text(28, y, _cut(first, 104)), _text(28, y + 22, second, "small", MUTED)]
 
