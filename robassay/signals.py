@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robassay.cell import Arrays, Cell, Context, Model, cell
 from robassay.cells import Examples
-from robassay.classifier import CannotQuiet, Classifier
+from robassay.classifier import Classifier
 from robassay.data import pixels
 from robassay.estimators import Backprop
 from robassay.probe import probe
@@ -17,27 +17,16 @@ from robassay.threat import Goal, Loss
 
 @cell
 class Facts(Cell):
-    """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings; how many detectors;
-    quiet, whether its noise can be switched off."""
+    """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings; how many detectors."""
 
-    version = 4
+    version = 3
     target: Model
     on: Examples
 
     def compute(self, ctx: Context) -> Arrays:
         model, x = ctx.open(self.target), pixels(self.on.load().x).to(ctx.device)
         found = {**probe(model, x)._asdict(), "detectors": model.alarms(x[:1]).shape[1]}
-        found["quiet"] = _can_be_quiet(model, x)
         return {name: torch.tensor(int(value)) for name, value in found.items()}
-
-
-@torch.no_grad()
-def _can_be_quiet(model: Classifier, x: Tensor) -> bool:
-    try:
-        model.quiet(model.prefix(x))
-    except CannotQuiet:
-        return False
-    return True
 
 
 @cell
