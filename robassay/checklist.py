@@ -20,8 +20,8 @@ from robassay.intervals import Estimate, Matrix, difference, rate
 Outcome = Literal["seen", "not seen", "not measured"]
 SIGNS = "Athalye et al. 2018"
 FAILURES = "Pintor et al. 2022"
-BLACK = ("Square", "boundary", "Boundary", "HopSkipJump", "transfer")
-"""Attacks of the battery whose names begin so use no gradient of the audited network."""
+BLACK = ("Square", "boundary", "hopskipjump", "transfer", "differences")
+"""Attacks of the battery whose names begin so back-propagate through nothing but a network of the attacker's own."""
 SAMPLING = "uniform search"
 NOISE, LAST = "random noise", "last iterate"
 """Curves of the evidence that are known by name; the first of each figure is the claimed loss."""

@@ -64,7 +64,8 @@ class Document:
 
     def _audit(self, item: dict[str, Any]) -> dict[str, Any] | None:
         groups = {"claimed": item["claimed"], "adequate": item["adequate"], **item["battery"]}
-        if not self._have(item["clean"], *groups.values(), item["signals"]):
+        final, twin = item.get("finalists", []), item.get("twin")  # unknown to studies of earlier versions
+        if not self._have(item["clean"], *groups.values(), *final, twin or [], item["signals"]):
             return None
         signals = [self.store.read(key) for key in item["signals"]]
         joined = {name: np.concatenate([s[name] for s in signals]) for name in FLAGS} if signals else {}
@@ -79,11 +80,13 @@ class Document:
             {name: self._rows(tuple(keys)) for name, keys in item["battery"].items()},
             joined,
             facts,
+            [self._rows(tuple(keys)) for keys in final],
+            self._rows(tuple(twin)) if twin else None,
         )
         result = judge(evidence, item["delta"], item["budget"])
         for attack in result["attacks"]:
             attack["keys"] = groups[attack["name"]]
-        keys = [*item["clean"], *(k for g in groups.values() for k in g), *item["signals"]]
+        keys = [*item["clean"], *(k for g in (*groups.values(), *final, twin or []) for k in g), *item["signals"]]
         named = {name: item[name] for name in ("id", "title", "network", "threat", "command")}
         named["claim"] = item.get("claim", "")  # unknown to studies of earlier versions
         frozen = item.get("evidence", [])

@@ -93,6 +93,7 @@ def test_a_plain_module_from_another_directory(user, tmp_path):
         assert result[name].keys() >= {"value", "low", "high", "n"} and result[name]["n"] == 60
     assert result["stochastic"] is False and result["clean"]["value"] > 0.85
     assert result["robust"]["value"] < 0.3
+    assert {one["id"] for one in result["evidence"]} == {"eps", "steps", "landscape"} and len(result["checklist"]) == 11
     assert "verdict" in printed and "\x1b[" not in printed
     assert "claimed" in (tmp_path / "card.svg").read_text(encoding="utf-8")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>".upper()) or "<html" in page.read_text()

@@ -14,14 +14,17 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules analogue policy classifier estimators surrogates access goals probe augment learner"),
+    ("contract", "rules analogue policy classifier estimators moments surrogates access goals probe augment learner"),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training imitation learning adapters testing"),
-    ("work", "cell models converted portions cells offline substitute defended adopt plan store run given signals"),
+    (
+        "work",
+        "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
+    ),
     ("evidence", "landscape"),
     ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols"),
     ("documents", "checklist exhibits document"),
-    ("edge", "evidence report compare claims proof auditing demo studies papers exams cli"),
+    ("edge", "evidence report compare claims proof battery auditing demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
