@@ -29,6 +29,7 @@ from robassay.classifier import Net
 from robassay.data import Data, find, pixels
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
+from robassay.evidence import evidence, loss_of
 from robassay.given import Given, Held, given, held, held_data, words_of
 from robassay.models import Train
 from robassay.probe import probe
@@ -182,7 +183,18 @@ def plan_audit(
     known = Known.of(store.read(facts.key))
     check_labels(on.load().y, known.classes, on.data.name)
     item = describe_audit(model, on, threat, budget, draws, delta, name, known, command, claimed)
-    return dataclasses.replace(item, facts=facts)
+    shown = evidence(
+        model,
+        on,
+        threat,
+        budget,
+        known.stochastic,
+        known.differentiable,
+        known.quiets,
+        known.detectors,
+        loss_of(parse_claim(claimed, threat).attack),
+    )
+    return dataclasses.replace(item, facts=facts, evidence=shown)
 
 
 def describe_audit(

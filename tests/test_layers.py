@@ -25,13 +25,16 @@ LAYERS = (
         "work",
         "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
     ),
-    ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols document"),
-    ("edge", "report compare claims proof battery auditing demo studies papers exams cli"),
+    ("evidence", "landscape"),
+    ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols"),
+    ("documents", "checklist exhibits document"),
+    ("edge", "evidence report compare claims proof battery auditing demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
 # Where torch must not be needed: reading results and printing help.
 WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "compare", "cli")
+WITHOUT_TORCH += ("checklist", "exhibits")
 
 
 def files() -> list[Path]:
