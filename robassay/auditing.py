@@ -135,8 +135,8 @@ def audit(
         if outcome.failed:
             raise RobassayError(next(iter(outcome.failed.values())))
         result = Result(Document(study.freeze(), place).audits()[0])
-    if proof is not None:
-        write_proof(item, result, Path(proof))
+        if proof is not None:
+            write_proof(item, result, Path(proof), place)
     return result
 
 

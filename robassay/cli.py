@@ -143,8 +143,9 @@ def audit(
         print(f"\nreport: {report}")
     if proof is not None:
         from robassay.proof import write_proof
+        from robassay.store import Store
 
-        print(f"\n{proof}: {write_proof(items[0], results[0], proof)}")
+        print(f"\n{proof}: {write_proof(items[0], results[0], proof, Store(store))}")
     if card is not None:
         from robassay.report.write import write_card
 

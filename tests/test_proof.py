@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save_file
 from torch import nn
 
@@ -265,8 +266,9 @@ def test_what_cannot_be_proven_is_refused_with_the_reason(user, tmp_path):
     for file in (user / "mine.py", tmp_path / "proof.txt", tmp_path / "proof"):
         with pytest.raises(UsageError, match="no place for a proof"):
             check_provable(item, file)
+    blind = planned(user, "blocked", known=Known(stochastic=False, differentiable=False))
     with pytest.raises(UsageError, match=r"claimed: its gradient is that of robassay's differences"):
-        check_provable(planned(user, "blocked", known=Known(stochastic=False, differentiable=False)), proof)
+        write_proof(blind, made_up(blind, "claimed"), proof)
     with pytest.raises(UsageError, match="runs through robassay's adapter"):
         spiking = replace(item.claimed[0], target=replace(item.claimed[0].target, words="snnTorch, 25 steps"))
         check_provable(replace(item, claimed=(spiking,)), proof)
@@ -283,6 +285,31 @@ def test_what_cannot_be_proven_is_refused_with_the_reason(user, tmp_path):
         data = (pixels(images.x[:40]), images.y[:40])
         robassay.audit(load_name(user / "mine.py", "plain")(), data, linf=0.1, examples=40, proof=proof, quiet=True)
     assert not proof.exists()
+
+
+def test_where_no_attack_can_be_carried_its_images_are(user, tmp_path):
+    """An audit without a gradient, its proof in a process with torch alone, and one with a forged image (about 8 s)."""
+    proof = tmp_path / "proof.py"
+    result = robassay.audit(
+        f"{user / 'mine.py'}:blocked",
+        weights=str(user / "w.safetensors"),
+        linf=0.12,
+        examples=40,
+        proof=proof,
+        quiet=True,
+    )
+    assert 0.05 < result["robust"]["value"] < 0.9, "a number that could be missed"
+    shown = alone(proof)
+    exactly = f"{100 * result['robust']['value']:.1f} %"
+    assert shown.startswith(f"this file: {exactly}") and f"{exactly} " in shown.splitlines()[1]
+    text = proof.read_text(encoding="utf-8")
+    assert "grad(" not in text and "the images that the strongest attack on each has made" in " ".join(text.split())
+    images = load_safetensors(tmp_path / "proof-images.safetensors")
+    assert float((images["made"] - images["x"] / 255).abs().max()) <= 0.12 + 1e-6
+    images["made"][3, 0, 2, 2] = (images["x"][3, 0, 2, 2] / 255 + 0.5) % 1
+    save_file(images, tmp_path / "proof-images.safetensors")
+    with pytest.raises(SystemExit, match="outside of the ball"):
+        run_here(proof)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

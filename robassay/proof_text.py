@@ -1,0 +1,162 @@
+"""The text of a proof: a file of plain torch, in pieces that the two kinds of proof share."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+
+from robassay.cells import Examples
+from robassay.given import Given
+from robassay.report.words import full
+from robassay.version import __version__
+
+ATTACK_SEED = 1
+"""Of everything the proof draws; its judge's draws come after its attacker's, so that they are fresh."""
+GAP = """\
+    label = torch.nn.functional.one_hot(y, z.shape[-1]).bool()
+    value = z.masked_fill(label, -torch.inf).amax(-1) - z.masked_fill(~label, -torch.inf).amax(-1)
+"""
+SCALE = """\
+    scale = z.detach().std(-1, keepdim=True)
+    z = z / scale.where(scale > 1e-12, 1)
+"""
+ENTROPY = "    value = -z.log_softmax(-1).gather(-1, y.expand(z.shape[:-1])[..., None])[..., 0]\n"
+SPAN = """\
+    top = z.topk(3, -1).values
+    value = value / (top[..., 0] - top[..., 2]).where(top[..., 0] - top[..., 2] > 1e-12, 1)
+"""
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+LOSSES = {"ce": ENTROPY, "scaled_ce": SCALE + ENTROPY, "margin": GAP, "dlr": GAP + SPAN}
+BALL = {"linf": "({}).clamp(low, high)", "l2": "(x + ({} - x).renorm(2, 0, EPS)).clamp(0, 1)"}
+STEEPEST = {
+    "linf": "way.nan_to_num(0).sign()",
+    "l2": "torch.nn.functional.normalize(way.nan_to_num(0).double().flatten(1), eps=1e-60).view_as(x).float()",
+}
+HEAD = '''\
+"""$doc
+"""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+MODEL = HERE / $model
+${weights}IMAGES = HERE / $images
+$constants
+TYPES = $types
+
+
+def tensors(file):  # .safetensors: the size of a header, the header in JSON, the numbers
+    raw = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(raw[:8], "little")
+    body, told = torch.frombuffer(raw, dtype=torch.uint8)[start:], json.loads(raw[8:start])
+    told = {k: (slice(*v["data_offsets"]), TYPES[v["dtype"]], v["shape"]) for k, v in told.items() if k[0] != "_"}
+    return {k: body[where].clone().view(kind).reshape(shape) for k, (where, kind, shape) in told.items()}
+
+
+'''
+BUILD = """\
+if gone := [str(file) for file in ($files) if not file.is_file()]:
+    sys.exit(f"not there: {', '.join(gone)}. Put it back, or correct its path at the top of {__file__}.")
+sys.path.insert(0, str(MODEL.parent))
+torch.manual_seed($build_seed)
+net = import_module(MODEL.stem).$build()
+${load}net.eval().requires_grad_(False)
+images, right = tensors(IMAGES), []
+"""
+TAIL = """\
+each = torch.cat(right, 1).double().mean(0)
+p, n = each.mean().item(), len(each)
+m = min(max(p * (1 - p) * n / max(each.var().item(), 1e-12), 1), n * JUDGE) if 0 < p < 1 else n  # effective images
+centre, half = (p + 1.92 / m) / (1 + 3.84 / m), 1.96 / (1 + 3.84 / m) * (p * (1 - p) / m + 0.96 / m**2) ** 0.5
+low, high = 100 * max(centre - half, 0), 100 * min(centre + half, 1)  # Wilson, 95 %
+print(f"this file: {100 * p:.1f} % [{low:.1f}, {high:.1f}], n = {n}, {JUDGE} fresh draws each")
+print("the audit: $audit, $union for the worst of all")
+"""
+ATTACK = """\
+def measure(z, y):  # logits (draws, images, classes): the loss, and a rank per image: wrong draws, then mean loss
+    wrong = (z.argmax(-1) != y).sum(0)
+${loss}    return value.sum(), (4 * wrong + value.detach().mean(0).atan()).nan_to_num(-torch.inf)
+
+
+"""
+ASCENT = """\
+torch.manual_seed($attack_seed)
+for pixels, y in zip(images["x"].split(BATCH), images["y"].split(BATCH), strict=True):
+    x, kept = pixels / 255, []
+${corners}    for _ in range(RESTARTS):
+        at = $start
+${begin}        for _ in range(STEPS):
+            z = torch.stack([net(at.requires_grad_()$cast) for _ in range(EOT)])
+            loss, rank = measure(z, y)
+            (way,), at = torch.autograd.grad(loss, at), at.detach()
+${during}            at = $move
+        kept += $kept
+    ranks = torch.stack([measure(torch.stack([net(k$cast) for _ in range(SELECT)]), y)[1] for k in kept])
+    made = torch.stack(kept)[ranks.argmax(0), torch.arange(len(x))]
+    right.append(torch.stack([net(made$cast).argmax(-1) == y for _ in range(JUDGE)]))  # fresh draws of the same stream
+"""
+DELIVERED = """\
+torch.manual_seed($attack_seed)
+for pixels, made, y in zip(*(images[name].split(BATCH) for name in ("x", "made", "y")), strict=True):
+    way = (made - pixels / 255).flatten(1)
+    if not (${size} <= EPS + 1e-6).all() or not (0 <= made.min() <= made.max() <= 1):
+        sys.exit("an image lies outside of the ball")
+    right.append(torch.stack([net(made$cast).argmax(-1) == y for _ in range(JUDGE)]))
+"""
+SIZES = {"linf": "way.abs().amax(1)", "l2": "way.norm(dim=1)"}
+CARRIES = Template(HEAD + ATTACK + BUILD + ASCENT + TAIL)
+SHOWS = Template(HEAD + BUILD + DELIVERED + TAIL)
+
+
+def images_of(file: Path) -> Path:
+    return file.with_name(f"{file.stem}-images.safetensors")
+
+
+def own_network(target: Given, file: Path) -> dict[str, object]:
+    """How the file finds the user's network."""
+    folder = file.resolve().parent
+    lines = {"weights": "", "load": "", "files": "MODEL, IMAGES"}
+    if target.weights is not None:
+        plain = Path(target.weights).suffix == ".safetensors"
+        state = "tensors(WEIGHTS)" if plain else 'state.get("state_dict", state)'
+        before = "" if plain else 'state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)\n'
+        lines["weights"] = f"WEIGHTS = HERE / {json.dumps(os.path.relpath(target.weights, folder))}\n"
+        lines["load"] = f"{before}net.load_state_dict({state})\n"
+        lines["files"] = "MODEL, WEIGHTS, IMAGES"
+    net = target.network(torch.device("cpu"))
+    floating = [t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()]
+    cast = f".to({floating[0]})" if floating and floating[0] != torch.float32 else ""
+    kinds = dict.fromkeys([torch.uint8, torch.int64, *(t.dtype for t in net.state_dict().values())])
+    types = ", ".join(f'"{TYPES[kind]}": {kind}' for kind in kinds)
+    model = json.dumps(os.path.relpath(target.file, folder))
+    seeded = {"build": target.build, "build_seed": target.seeded().seed()}
+    return {**lines, **seeded, "model": model, "cast": cast, "types": f"{{{types}}}"}
+
+
+def documented(target: Given, on: Examples, file: Path, ran: str, told: str, union: dict[str, Any]) -> str:
+    """What stands at the top of a proof: what ``ran``, on which images, and what the audit has ``told``."""
+    data = on.data
+    weights = f" with {Path(target.weights).name} (SHA-256 {target.weights_digest}…)" if target.weights else ""
+    first = f"What is left of {Path(target.file).name}:{target.build}{weights} under {ran}. Run: python {file.name}"
+    second = (
+        f"Images {on.start} to {on.stop - 1} of {data.name} ({on.split}, checksum {data.checksum}) lie in "
+        f"{images_of(file).name}. Of robassay {__version__}'s audit, {told}; the worst of all its attacks per image "
+        f"leaves {full(union)}."
+    )
+    safe = [one.replace("\\", "/").replace('"', "'") for one in (first, second)]
+    quotes = " " * 3
+    return "\n\n".join(textwrap.fill(one, 120, initial_indent=quotes, break_long_words=False)[3:] for one in safe)
