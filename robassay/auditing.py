@@ -75,6 +75,7 @@ def audit(
     budget: Budget = "quick",
     delta: float = 0.05,
     claimed: str = "",
+    split: str = "",
     proof: str | Path | None = None,
     data_dir: str | Path | None = None,
     store: str | Path | None = None,
@@ -98,6 +99,8 @@ def audit(
         delta: gap in accuracy that is not held against a claim.
         claimed: the evaluation that is claimed, such as "pgd:steps=40,step=2/255,draws=1" (see
             :func:`~robassay.claims.parse_claim`); by default the field's usual attack.
+        split: the submodule of a random module at whose output everything before the noise ends, which is computed
+            once per image; "" to look for it, "none" to run the whole module in every draw.
         proof: where the attack that won is written as a file of plain torch; see :mod:`robassay.proof`.
         data_dir: folder with the data set's parquet files.
         store: folder that keeps results, so that an interrupted audit goes on; None for a temporary one.
@@ -117,9 +120,9 @@ def audit(
     on.load()
     if isinstance(model, str):
         file, build = model.rsplit(":", 1)
-        cell: Model = given(file, build, weights, on)
+        cell: Model = given(file, build, weights, on, split)
     else:
-        cell = held(model, on) if isinstance(model, nn.Module) else model
+        cell = held(model, on, split) if isinstance(model, nn.Module) else model
     in_process = isinstance(model, nn.Module) or isinstance(data, tuple)
     with tempfile.TemporaryDirectory(prefix="robassay-") as temporary:
         place = Store(store or Path(temporary) / "store")

@@ -93,6 +93,10 @@ def audit(
     claimed: Annotated[
         str, typer.Option(help="The claimed evaluation: ATTACK:field=value,… Default: the field's usual attack.")
     ] = "",
+    split: Annotated[
+        str,
+        typer.Option(help="Submodule after which a random network's noise begins; 'none': nowhere. Default: found."),
+    ] = "",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     proof: Annotated[
@@ -113,7 +117,9 @@ def audit(
     from robassay.study import Study
 
     failing = _verdicts(fail_on)
-    items = _audit_items(target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, store)
+    items = _audit_items(
+        target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, split, store
+    )
     if proof is not None:
         _check_proof(items, proof)
     name = "audit-" + items[0].claimed[0].key[:8]
@@ -167,6 +173,7 @@ def _audit_items(
     budget: str,
     delta: float,
     claimed: str,
+    split: str,
     store: Path,
 ) -> tuple[Any, ...]:
     from robassay.auditing import plan_audit, threat_of
@@ -188,7 +195,7 @@ def _audit_items(
     place = Store(store)
     items = []
     for path in weights or [None]:  # type: ignore[list-item]
-        model = given(file, build, None if path is None else str(path), on)
+        model = given(file, build, None if path is None else str(path), on, split)
         name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
         items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line(), claimed))  # type: ignore[arg-type]
     return tuple(items)

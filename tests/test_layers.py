@@ -14,7 +14,11 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules analogue policy classifier estimators moments surrogates access goals probe augment learner"),
+    ("values", "outputs rules"),
+    (
+        "contract",
+        "analogue cut policy classifier estimators moments surrogates access goals independence probe augment learner",
+    ),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training imitation learning adapters testing"),
     (

@@ -146,7 +146,8 @@ def test_the_file_stands_alone_and_says_what_the_audit_says(user, tmp_path, buil
         proof=proof,
         quiet=True,
     )
-    told = next(a["robust"] for a in result["attacks"] if a["name"] == result["winner"])
+    carried = [a["robust"] for a in result["attacks"] if a["name"].startswith(("claimed", "adequate", "PGD"))]
+    told = min(carried, key=lambda rate: rate["value"])
     assert 0.1 < told["value"] < 0.9, "a number that could be missed"
     shown = alone(proof)
     value, low, high = (float(v) / 100 for v in re.findall(r"[\d.]+", shown.splitlines()[0])[:3])
