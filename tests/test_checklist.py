@@ -138,6 +138,6 @@ def test_faithfulness_is_a_median_and_a_share():
     found = faithfulness(np.array([0.9, 0.8, 0.1, np.nan]))
     assert not found["flag"] and found["value"] == pytest.approx(0.8)
     assert "33 % of 3 images" in found["answer"]
-    assert faithfulness(np.array([0.14, -0.1, 0.9]))["flag"]
-    assert not faithfulness(np.array([0.16, -0.1, 0.9]))["flag"]
+    assert faithfulness(np.array([0.24, -0.1, 0.9]))["flag"]
+    assert not faithfulness(np.array([0.26, -0.1, 0.9]))["flag"]
     assert faithfulness(np.array([np.nan]))["value"] is None and not faithfulness(np.array([np.nan]))["flag"]
