@@ -42,6 +42,7 @@ SPAN = """\
     top = z.topk(3, -1).values
     value = value / (top[..., 0] - top[..., 2]).where(top[..., 0] - top[..., 2] > 1e-12, 1)
 """
+LOGS = "raw, net = net, lambda x: raw(x).float().clamp_min(1.1754944e-38).log()  # it returns probabilities\n"
 TYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -89,7 +90,7 @@ sys.path.insert(0, str(MODEL.parent))
 torch.manual_seed($build_seed)
 net = import_module(MODEL.stem).$build()
 ${load}net.eval().requires_grad_(False)
-images, right = tensors(IMAGES), []
+${logs}images, right = tensors(IMAGES), []
 torch.manual_seed($attack_seed)
 for pixels, y in zip(images["x"].split(BATCH), images["y"].split(BATCH), strict=True):
     x, kept = pixels / 255, []
@@ -248,6 +249,7 @@ def _text(item: Audit, result: dict[str, Any], file: Path, name: str, carried: t
         images=json.dumps(_images(file).name),
         numbers=", ".join(repr(v) for v in (eps, size, attack.steps, attack.restarts, eot, select, judge, batch)),
         loss=LOSSES[attack.loss],
+        logs=LOGS if any(c["name"] == "probabilities" for c in result["checks"]) else "",
         attack_seed=ATTACK_SEED,
         audit=full(left),
         union=full(result["robust"]),

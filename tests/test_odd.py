@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,6 +79,23 @@ def test_probabilities_are_audited_on_their_logarithms(trained, digits, plain, c
     # Logarithms of a softmax are the logits up to a constant per image: every loss has the same gradient.
     assert abs(soft["robust"]["value"] - plain["robust"]["value"]) <= 2 / 24
     assert abs(soft["claimed"]["value"] - plain["claimed"]["value"]) <= 2 / 24
+
+
+def test_the_proof_of_a_model_that_returns_probabilities_attacks_their_logarithms(trained, tmp_path):
+    """The file runs in a process of its own, which imports torch (about 3 s)."""
+    source = "import torch\ndef build():\n    return torch.nn.Sequential({})\n".format(
+        "torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Softmax(-1)"
+    )
+    (tmp_path / "mine.py").write_text(source)
+    save_file({f"1.{name}": value for name, value in trained.state_dict().items()}, tmp_path / "w.safetensors")
+    proof = tmp_path / "proof.py"
+    options = {"weights": str(tmp_path / "w.safetensors"), "linf": 0.15, "examples": 24, "quiet": True}
+    result = robassay.audit(f"{tmp_path / 'mine.py'}:build", proof=proof, **options)
+    carried = [a["robust"]["value"] for a in result["attacks"] if a["gradients"] > 0]
+    done = subprocess.run([sys.executable, str(proof)], capture_output=True, text=True, check=True)
+    left = float(done.stdout.split("this file: ")[1].split(" %")[0]) / 100
+    assert ".log()" in proof.read_text(encoding="utf-8") and abs(left - min(carried)) <= 2 / 24
+    assert left <= result["clean"]["value"] - 0.5
 
 
 def test_cross_entropy_of_probabilities_is_that_of_the_logits(trained, digits):
