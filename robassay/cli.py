@@ -102,6 +102,7 @@ def audit(
     proof: Annotated[
         Path | None, typer.Option(help="Write the attack that won here, as a Python file of plain torch.")
     ] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the public card here, one SVG per network.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
     store: StoreOption = STORE,
     workers: WorkersOption = CORES,
@@ -144,6 +145,10 @@ def audit(
         from robassay.proof import write_proof
 
         print(f"\n{proof}: {write_proof(items[0], results[0], proof)}")
+    if card is not None:
+        from robassay.report.write import write_card
+
+        print(f"\ncard: {', '.join(map(str, write_card(results, card)))}")
     if any(result["verdict"] in failing for result in results):
         raise typer.Exit(3)
 
