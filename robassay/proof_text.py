@@ -31,6 +31,7 @@ SPAN = """\
     top = z.topk(3, -1).values
     value = value / (top[..., 0] - top[..., 2]).where(top[..., 0] - top[..., 2] > 1e-12, 1)
 """
+LOGS = "raw, net = net, lambda x: raw(x).float().clamp_min(1.1754944e-38).log()  # it returns probabilities\n"
 TYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -75,7 +76,7 @@ sys.path.insert(0, str(MODEL.parent))
 torch.manual_seed($build_seed)
 net = import_module(MODEL.stem).$build()
 ${load}net.eval().requires_grad_(False)
-images, right = tensors(IMAGES), []
+${logs}images, right = tensors(IMAGES), []
 """
 TAIL = """\
 each = torch.cat(right, 1).double().mean(0)

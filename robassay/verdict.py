@@ -209,7 +209,9 @@ def _checks(evidence: Evidence) -> list[dict[str, Any]]:
             told = "yes: a rate depends on the batch it was measured in"
             found.append(_check("coupled", "Do an image's logits depend on its batch mates?", told, True))
         if facts["probabilities"]:
-            told = "yes: return logits, or every cross-entropy here is taken of a softmax of a softmax"
+            told = (
+                "yes: their logarithms are audited; return logits, or what the softmax rounds to 0 or 1 has no gradient"
+            )
             found.append(_check("probabilities", "Does the output look like probabilities?", told, True))
         if not facts["differentiable"]:
             told = "no: finite differences were used instead, which are weaker; the true robustness may be lower"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,6 +79,23 @@ def test_probabilities_are_audited_on_their_logarithms(trained, digits, plain, c
     # Logarithms of a softmax are the logits up to a constant per image: every loss has the same gradient.
     assert abs(soft["robust"]["value"] - plain["robust"]["value"]) <= 2 / 24
     assert abs(soft["claimed"]["value"] - plain["claimed"]["value"]) <= 2 / 24
+
+
+def test_the_proof_of_a_model_that_returns_probabilities_attacks_their_logarithms(trained, tmp_path):
+    """A whole audit, and its proof in a process of its own (about 10 s)."""
+    source = "import torch\ndef build():\n    return torch.nn.Sequential({})\n".format(
+        "torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Softmax(-1)"
+    )
+    (tmp_path / "mine.py").write_text(source)
+    save_file({f"1.{name}": value for name, value in trained.state_dict().items()}, tmp_path / "w.safetensors")
+    proof = tmp_path / "proof.py"
+    options = {"weights": str(tmp_path / "w.safetensors"), "linf": 0.15, "examples": 12, "quiet": True}
+    result = robassay.audit(f"{tmp_path / 'mine.py'}:build", proof=proof, **options)
+    carried = [a["robust"]["value"] for a in result["attacks"] if a["gradients"] > 0]
+    done = subprocess.run([sys.executable, str(proof)], capture_output=True, text=True, check=True)
+    left = float(done.stdout.split("this file: ")[1].split(" %")[0]) / 100
+    assert ".log()" in proof.read_text(encoding="utf-8") and abs(left - min(carried)) <= 1 / 12
+    assert left <= result["clean"]["value"] - 0.5
 
 
 def test_cross_entropy_of_probabilities_is_that_of_the_logits(trained, digits):
@@ -158,7 +179,7 @@ def test_a_module_with_state_is_named_with_what_changes(trained, digits, capsys)
             self.seen = self.seen + len(x)
             return super().forward(x) + 1e-3 * self.calls
 
-    result = audited(Counting(layer=trained), digits)
+    result = audited(Counting(layer=trained), digits, examples=12)
     told = capsys.readouterr().err
     assert "keeps state" in told and "its forward changes calls, seen" in told
     assert check(result, "reproducible")["flag"] and result["clean"]["value"] > 0.7
@@ -281,10 +302,10 @@ def test_two_and_a_thousand_classes_are_audited(shape, classes):
             codes = torch.arange(classes, device=x.device) / (classes - 1)
             return -(x[:, :1, 0, 0] - codes).abs() * 50
 
-    x = torch.rand(24, *shape, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(24) % 2 * (classes - 1)
+    x = torch.rand(12, *shape, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(12) % 2 * (classes - 1)
     x[:, 0, 0, 0] = (y > 0).float()
-    result = robassay.audit(Reading(), (x, y), linf=1e-4, examples=24, draws=2, quiet=True)
+    result = robassay.audit(Reading(), (x, y), linf=1e-4, examples=12, draws=2, quiet=True)
     assert result["clean"]["value"] == 1 and result["robust"]["value"] == 1
     assert result["verdict"] in ("no_flaw_found", "undecided")
 
