@@ -19,7 +19,7 @@ LAYERS = (
     ("parts", "defences recipe training imitation learning adapters testing"),
     ("work", "cell models converted portions cells offline substitute defended adopt plan store run given signals"),
     ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols document"),
-    ("edge", "report compare claims proof auditing demo studies papers exams cli"),
+    ("edge", "report compare claims proof zoo auditing referee demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
