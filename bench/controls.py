@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from robassay.auditing import Budget, plan_audit
+from robassay.auditing import Budget
 from robassay.cells import Examples
 from robassay.data import find
 from robassay.document import Document
 from robassay.intervals import Estimate, rate
-from robassay.referee import DRAWS, flagged, threat_of
+from robassay.referee import bare_audit, flagged
 from robassay.run import carry_out
 from robassay.store import Store
 from robassay.study import Study
 from robassay.verdict import FLAGS
-from robassay.zoo import ENTRIES, SEEDS, model
+from robassay.zoo import ENTRIES, SEEDS
 
 DELTAS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15)
 Net = tuple[str, int]
@@ -45,19 +45,7 @@ def audited(store: Store, seeds: int, images: int, budget: Budget, workers: int)
     found: dict[float, Results] = {}
     for delta in DELTAS:
         items = {
-            (name, seed): plan_audit(
-                model(name, seed),
-                on,
-                threat_of(name),
-                budget,
-                DRAWS,
-                delta,
-                store,
-                f"{name}-{seed}",
-                claimed=entry.claimed,
-            )
-            for name, entry in ENTRIES.items()
-            for seed in range(seeds)
+            (name, seed): bare_audit(name, seed, on, budget, store, delta) for name in ENTRIES for seed in range(seeds)
         }
         study = Study("controls", "Controls", tuple(items.values()), scale="audit")
         failed = carry_out(study.needs(), store, workers, silent=delta != DELTAS[0]).failed

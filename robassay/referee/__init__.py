@@ -6,6 +6,7 @@ is each? What its images leave is then measured by the referee on fresh draws.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -134,20 +135,7 @@ def _ask_ours(
     quiet: bool,
     folder: _Answers,
 ) -> None:
-    items = {
-        f"{name}-{seed}": plan_audit(
-            model(name, seed),
-            on,
-            threat_of(name),
-            budget,
-            DRAWS,
-            DELTA,
-            store,
-            f"{name}-{seed}",
-            claimed=ENTRIES[name].claimed,
-        )
-        for name, seed in wanted
-    }
+    items = {f"{name}-{seed}": bare_audit(name, seed, on, budget, store) for name, seed in wanted}
     study = Study("referee", "Referee", tuple(items.values()), scale="audit")
     failed = carry_out(study.needs(), store, workers, quiet=quiet).failed
     if failed:
@@ -167,6 +155,13 @@ def _ask_ours(
             _seconds(items[title], store),
         )
         folder.write("ours", answer)
+
+
+def bare_audit(name: str, seed: int, on: Examples, budget: Budget, store: Store, delta: float = DELTA) -> Audit:
+    """Our audit of a network of the zoo, without the curves that are shown beside a verdict and decide nothing."""
+    target, claimed = model(name, seed), ENTRIES[name].claimed
+    item = plan_audit(target, on, threat_of(name), budget, DRAWS, delta, store, f"{name}-{seed}", claimed=claimed)
+    return dataclasses.replace(item, evidence=())
 
 
 def flagged(found: dict[str, Any]) -> bool:
