@@ -13,9 +13,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from robassay.classifier import Classifier, like_probabilities
+from robassay.classifier import Classifier
 from robassay.errors import AttackWarning, UsageError
 from robassay.estimators import Backprop, Cost, Directed, Estimator
+from robassay.outputs import like_probabilities
 from robassay.policy import Once, Policy
 from robassay.registry import part
 from robassay.rng import Stream

@@ -4,55 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from robassay import zoo
-from robassay.access import Access, Attack, White
-from robassay.attacks.gradient import PGD
+from robassay.access import Access, Attack
+from robassay.battery import (
+    HEATS,
+    TWIN,
+    Budget,
+    Known,
+    effort_of,
+    evaluations,
+    finalists,
+    planned,
+    twin_of,
+    white,
+)
 from robassay.cell import Model, Source
 from robassay.cells import Craft, Examples, Score, check_labels
-from robassay.claims import Average, adequate, estimator, parse_claim
-from robassay.data import Data, find
+from robassay.claims import adequate, parse_claim
+from robassay.classifier import Net
+from robassay.data import Data, find, pixels
 from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
-from robassay.estimators import Backprop, Evading
+from robassay.evidence import evidence, loss_of
 from robassay.given import Given, Held, given, held, held_data, words_of
 from robassay.models import Train
+from robassay.probe import probe
 from robassay.proof import check_provable, write_proof
 from robassay.registry import part_name
+from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.run.worker import forget
 from robassay.signals import Facts, Signals
 from robassay.store import Store
 from robassay.study import Audit, Evaluation, Study
-from robassay.surrogates import sweep
 from robassay.threat import Threat
-from robassay.verdict import SWEEP
 
-Budget = Literal["quick", "standard", "thorough"]
 SLICE = 100
 """Images per cell: enough for a full batch, small enough that two workers share an audit."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What a budget means."""
-
-    steps: int
-    restarts: int
-    draws: int
-    adequate_draws: int
-
-
-EFFORT: dict[str, Effort] = {
-    "quick": Effort(steps=40, restarts=2, draws=5, adequate_draws=10),
-    "standard": Effort(steps=100, restarts=3, draws=15, adequate_draws=20),
-    "thorough": Effort(steps=300, restarts=5, draws=20, adequate_draws=50),
-}
 
 
 class Result(dict[str, Any]):
@@ -83,6 +76,7 @@ def audit(
     budget: Budget = "quick",
     delta: float = 0.05,
     claimed: str = "",
+    split: str = "",
     proof: str | Path | None = None,
     data_dir: str | Path | None = None,
     store: str | Path | None = None,
@@ -107,6 +101,8 @@ def audit(
         delta: gap in accuracy that is not held against a claim.
         claimed: the evaluation that is claimed, such as "pgd:steps=40,step=2/255,draws=1" (see
             :func:`~robassay.claims.parse_claim`); by default the field's usual attack.
+        split: the submodule of a random module at whose output everything before the noise ends, which is computed
+            once per image; "" to look for it, "none" to run the whole module in every draw.
         proof: where the attack that won is written as a file of plain torch; see :mod:`robassay.proof`.
         data_dir: folder with the data set's parquet files.
         store: folder that keeps results, so that an interrupted audit goes on; None for a temporary one.
@@ -128,9 +124,9 @@ def audit(
     on.load()
     if isinstance(model, str):
         file, build = model.rsplit(":", 1)
-        cell: Model = given(file, build, weights, on)
+        cell: Model = given(file, build, weights, on, split)
     else:
-        cell = held(model, on) if isinstance(model, nn.Module) else model
+        cell = held(model, on, split) if isinstance(model, nn.Module) else model
     in_process = isinstance(model, nn.Module) or isinstance(data, tuple)
     with tempfile.TemporaryDirectory(prefix="robassay-") as temporary:
         place = Store(store or Path(temporary) / "store")
@@ -188,13 +184,21 @@ def plan_audit(
     outcome = carry_out([facts], store, 0, silent=True)
     if outcome.failed:
         raise UsageError(next(iter(outcome.failed.values())))
-    found = store.read(facts.key)
-    check_labels(on.load().y, int(found["classes"]), on.data.name)
-    differentiable, rejects, spiking = (bool(found[n]) for n in ("differentiable", "detectors", "spiking"))
-    item = describe_audit(
-        model, on, threat, budget, draws, delta, name, differentiable, command, rejects, spiking, claimed
+    known = Known.of(store.read(facts.key))
+    check_labels(on.load().y, known.classes, on.data.name)
+    item = describe_audit(model, on, threat, budget, draws, delta, name, known, command, claimed)
+    shown = evidence(
+        model,
+        on,
+        threat,
+        budget,
+        known.stochastic,
+        known.differentiable,
+        known.quiets,
+        known.detectors,
+        loss_of(parse_claim(claimed, threat).attack),
     )
-    return dataclasses.replace(item, facts=facts)
+    return dataclasses.replace(item, facts=facts, evidence=shown)
 
 
 def describe_audit(
@@ -205,65 +209,67 @@ def describe_audit(
     draws: int = 100,
     delta: float = 0.05,
     name: str = "audit",
-    differentiable: bool = True,
+    known: Known | None = None,
     command: str = "",
-    rejects: bool = False,
-    spiking: bool = False,
     claimed: str = "",
 ) -> Audit:
-    """The audit of a model that is known to be differentiable, or known not to be: a value, nothing is computed.
+    """The audit of a model of which it is ``known`` what it is: a value, nothing is computed.
 
-    The union is the ``claimed`` attack, an adequate one of its kind, and PGD on three losses, each with restarts: no
-    single loss wins on every masked network. Where the model ``rejects`` images, all but the claimed one evade its
-    detectors: an attack that does not know of them proves nothing. A ``spiking`` network is attacked with many
-    surrogate gradients besides, since no gradient that is exactly 0 would tell that its own is masked.
+    The union is the ``claimed`` attack, an adequate one of its kind, and a battery; see
+    :func:`~robassay.battery.planned`. Where the model rejects images, the gradient attacks of the battery evade its
+    detectors: an attack that does not know of them proves nothing. On a random model a few draws compare the attacks,
+    and the strongest of each image are judged by ``draws`` fresh ones.
+
+    Args:
+        known: what the model is; None finds it out from a network with untrained weights, where there is one.
     """
-    if budget not in EFFORT:
-        raise UsageError(f"budget='{budget}' is not known. Write quick, standard or thorough.")
+    effort = effort_of(budget)
     if draws < 2:
         raise UsageError(f"draws={draws}: half of the draws choose the worst attack, half judge. Write --draws 100.")
-    effort = EFFORT[budget]
+    known = known or known_of(model, on)
     slices = on.slices(SLICE)
     claim = parse_claim(claimed, threat)
     enough = adequate(claim.attack, 2 * effort.steps)
 
-    def white(n: int, average: Average = "loss") -> White:
-        # Without a gradient the attacker differentiates numerically; the report says so.
-        return White(estimator(n, average, differentiable))
-
-    def aware(n: int, average: Average = "loss") -> White:
-        return White(Evading(inner=white(n, average).estimator)) if rejects else white(n, average)
-
     def against(attack: Attack, access: Access | None) -> Evaluation:
         return tuple(Score(model, Craft((model,), s, attack, threat, access), repeats=draws) for s in slices)
 
-    losses = ("ce", "scaled_ce", "margin")
-    battery = {
-        f"PGD-{effort.steps} {loss}": against(
-            PGD(steps=effort.steps, loss=loss, restarts=effort.restarts),  # type: ignore[arg-type]
-            aware(effort.draws),
-        )
-        for loss in losses
-    }
-    if spiking:
-        for one, swept in sweep(Backprop(effort.draws)).items():
-            access = White(Evading(inner=swept) if rejects else swept)
-            battery[SWEEP + one] = against(PGD(steps=effort.steps // 2, loss="scaled_ce"), access)
+    clean = tuple(Score(model, s, repeats=draws) for s in slices)
+    twin = twin_of(model, on.data, effort, known)
+    attacks = planned(model, on.data.shape, threat, effort, known, twin)
+    staged = known.stochastic and draws > HEATS
+    battery = evaluations(model, slices, threat, attacks, HEATS if staged else draws, clean)
+    learnt = battery.get(TWIN)
     return Audit(
         id=name,
         title=name,
         network=describe_network(model),
         threat=threat,
-        clean=tuple(Score(model, s, repeats=draws) for s in slices),
-        claimed=against(claim.attack, claim.access(differentiable)),
-        adequate=against(enough, aware(effort.adequate_draws, claim.average)),
+        clean=clean,
+        claimed=against(claim.attack, claim.access(known.differentiable)),
+        adequate=against(enough, white(effort.adequate_draws, known, claim.average)),
         battery=battery,
-        signals=tuple(Signals(model, s) for s in slices) if differentiable else (),
+        finalists=finalists(model, battery, draws) if staged else (),
+        twin=tuple(Score(twin, s.on) for s in learnt) if twin is not None and learnt is not None else None,
+        signals=tuple(Signals(model, s) for s in slices) if known.differentiable else (),
         delta=delta,
         budget=budget,
         command=command,
         claim=str(claim),
     )
+
+
+def known_of(model: Model, on: Examples) -> Known:
+    """What a network is before it is trained; what cannot be told is taken to be random and differentiable."""
+    net, data = getattr(model, "net", None), getattr(model, "data", on.data)
+    if not isinstance(net, Net):
+        return Known(classes=data.classes)
+    with Stream(("known",)).active():
+        untrained = net.build(data.shape, data.classes).eval()
+    images = dataclasses.replace(on, stop=min(on.stop, on.start + 8)).load()
+    found = probe(untrained, pixels(images.x))
+    told = {"stochastic": untrained.stochastic, "detectors": untrained.alarms(pixels(images.x[:1])).shape[1] > 0}
+    return dataclasses.replace(Known.of(found), **told)
 
 
 def describe_network(model: Model) -> str:

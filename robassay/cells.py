@@ -68,8 +68,15 @@ class Examples:
 # ------------------------------------------------------------------------------------------------- attack and judge
 
 
+class Attacked(Cell):
+    """Attacked images: ``x_adv`` float32, ``x`` uint8 (N, C, H, W); targets and counts of questions int64 (N,)."""
+
+    on: Examples
+    """The clean ones."""
+
+
 @cell
-class Craft(Cell):
+class Craft(Attacked):
     """Images that an attack makes.
 
     Args:
@@ -89,7 +96,7 @@ class Craft(Cell):
     aim: Aim = Untargeted()
     seed: int = 0
     batch: int = 250
-    start: Craft | None = None
+    start: Attacked | None = None
 
     def __post_init__(self) -> None:
         check_match(self.attack, self.access)
@@ -201,7 +208,7 @@ class Score(Cell):
     """
 
     target: Model
-    on: Examples | Craft | Disturbed
+    on: Examples | Attacked | Disturbed
     policy: Policy = Once()
     repeats: int = 20
     seed: int = 0
@@ -219,7 +226,7 @@ class Score(Cell):
         images = self.examples.load()
         clean = pixels(images.x)
         check_labels(images.y, model.classes, self.examples.data.name)
-        stored = ctx.load(self.on) if isinstance(self.on, Craft) else {}
+        stored = ctx.load(self.on) if isinstance(self.on, Attacked) else {}
         judged = torch.from_numpy(stored["x_adv"]) if stored else clean
         decided, sizes = [], []
         starts = range(0, len(clean), self.batch)

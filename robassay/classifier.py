@@ -9,7 +9,9 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from robassay.cut import Cut
 from robassay.errors import RobassayError, UsageError
+from robassay.outputs import check_finite, logits_of
 from robassay.rng import Stream
 
 FOLD_ELEMENTS = {"cpu": 2**16, "cuda": 2**20}
@@ -151,21 +153,6 @@ class Classifier(nn.Module, abc.ABC):
         return logits if self.stochastic else logits.expand(n, -1, -1)
 
 
-def check_finite(logits: Tensor) -> None:
-    """Raise when any of the logits (…, B, C) is NaN, saying for how many images."""
-    bad = logits.isnan().any(-1).reshape(-1, logits.shape[-2]).any(0).sum().item()
-    if bad:
-        raise RobassayError(
-            f"the model returned NaN logits for {bad} of {logits.shape[-2]} images. A NaN decides nothing, so no rate "
-            "can be given. Look for a division by zero, a log of 0 or an overflow in the model's forward."
-        )
-
-
-def like_probabilities(logits: Tensor) -> bool:
-    """Whether every row of ``logits`` (…, B, C) is non-negative and adds up to 1."""
-    return bool((logits >= 0).all() and (logits.sum(-1) - 1).abs().max() < 1e-3)
-
-
 @final
 class Wrapped(Classifier):
     """Any ``nn.Module`` that maps images in [0,1] to logits, with what :mod:`robassay.probe` found out about it.
@@ -175,18 +162,53 @@ class Wrapped(Classifier):
         classes: number of logits.
         stochastic: whether passes differ.
         coupled: whether rows depend on batch mates.
+        rows: "independent" where every row of a batch gets noise of its own.
+        cut: where the part before the noise ends; None to run the whole module in every draw.
+        probabilities: the module returns probabilities, whose logarithms then are the logits.
+        alone: the module can take a single image; otherwise it is handed that image twice.
+        opaque: the module fails where a gradient is asked for, so that it is never asked.
     """
 
-    def __init__(self, module: nn.Module, classes: int, stochastic: bool, coupled: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        classes: int,
+        stochastic: bool,
+        coupled: bool = False,
+        *,
+        rows: Literal["shared", "independent"] = "shared",
+        cut: Cut | None = None,
+        probabilities: bool = False,
+        alone: bool = True,
+        opaque: bool = False,
+    ) -> None:
         super().__init__()
         self.module = module.eval()
-        self.classes, self.stochastic, self.coupled = classes, stochastic, coupled
-        tensors = [*module.parameters(), *module.buffers()]
-        floating = [t.dtype for t in tensors if t.is_floating_point()]
-        self._dtype = floating[0] if floating else torch.float32
+        self.classes, self.stochastic, self.coupled, self.rows = classes, stochastic, coupled, rows
+        self.cut, self.probabilities, self.alone, self.opaque = cut, probabilities, alone, opaque
+        self._dtype = precision(module)
+
+    def prefix(self, x: Tensor) -> Tensor:
+        if self.cut is None:
+            return x
+        if len(x) == 1 and not self.alone:
+            return self.cut.features(self.module, self._given(torch.cat([x, x])))[:1]
+        return self.cut.features(self.module, self._given(x))
 
     def draw(self, h: Tensor) -> Tensor:
-        return logits_of(self.module(h.to(self._dtype))).float()
+        if len(h) == 1 and not self.alone:
+            return self.draw(torch.cat([h, h]))[:1]
+        if self.cut is None:
+            output = self.module(self._given(h))
+        else:
+            output = self.cut.rest(self.module, h.detach() if self.opaque else h, self._dtype)
+        logits = logits_of(output).to(h.device, torch.float32)
+        return logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits
+
+    def _given(self, x: Tensor) -> Tensor:
+        """What the module gets: its precision, and never the caller's own tensor, which it might write to."""
+        x = x.detach() if self.opaque else x
+        return x.clone() if x.dtype == self._dtype else x.to(self._dtype)
 
     def quiet(self, h: Tensor) -> Tensor:
         """Dropout layers off. Noise from anywhere else cannot be found: CannotQuiet."""
@@ -203,26 +225,9 @@ class Wrapped(Classifier):
         return logits
 
 
-def logits_of(output: object) -> Tensor:
-    """The logits (B, C) in a module's output.
-
-    Raises:
-        UsageError: the output is no (B, C) tensor.
-    """
-    if isinstance(output, Tensor) and output.dim() == 2 and output.is_floating_point():
-        return output
-    if isinstance(output, Tensor):
-        what = f"a {output.dtype} tensor of shape {tuple(output.shape)}".replace("torch.", "")
-    elif isinstance(output, (tuple, list)):
-        what = f"a {type(output).__name__} of {len(output)}"
-    elif isinstance(output, dict):
-        what = f"a dict with keys {', '.join(map(str, output))}"
-    else:
-        what = f"a {type(output).__name__}"
-    raise UsageError(
-        f"the model returned {what}; an audit needs one float tensor of logits (images, classes). "
-        "Return only the logits from build()'s module, for instance through a small wrapper module."
-    )
+def precision(module: nn.Module) -> torch.dtype:
+    """The floating type of a module's first parameter (or buffer): that of the images it takes."""
+    return next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32)
 
 
 @final

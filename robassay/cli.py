@@ -95,12 +95,17 @@ def audit(
     claimed: Annotated[
         str, typer.Option(help="The claimed evaluation: ATTACK:field=value,… Default: the field's usual attack.")
     ] = "",
+    split: Annotated[
+        str,
+        typer.Option(help="Submodule after which a random network's noise begins; 'none': nowhere. Default: found."),
+    ] = "",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     proof: Annotated[
         Path | None, typer.Option(help="Write the attack that won here, as a Python file of plain torch.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Training seed of a network of the zoo.")] = 0,
+    card: Annotated[Path | None, typer.Option(help="Write the public card here, one SVG per network.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
     store: StoreOption = STORE,
     workers: WorkersOption = CORES,
@@ -117,7 +122,7 @@ def audit(
 
     failing = _verdicts(fail_on)
     items = _audit_items(
-        target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, store, seed
+        target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, split, store, seed
     )
     if proof is not None:
         _check_proof(items, proof)
@@ -144,6 +149,10 @@ def audit(
         from robassay.proof import write_proof
 
         print(f"\n{proof}: {write_proof(items[0], results[0], proof)}")
+    if card is not None:
+        from robassay.report.write import write_card
+
+        print(f"\ncard: {', '.join(map(str, write_card(results, card)))}")
     if any(result["verdict"] in failing for result in results):
         raise typer.Exit(3)
 
@@ -168,6 +177,7 @@ def _audit_items(
     budget: str,
     delta: float,
     claimed: str,
+    split: str,
     store: Path,
     seed: int,
 ) -> tuple[Any, ...]:
@@ -201,7 +211,7 @@ def _audit_items(
     place = Store(store)
     items = []
     for path in weights or [None]:  # type: ignore[list-item]
-        model = given(file, build, None if path is None else str(path), on)
+        model = given(file, build, None if path is None else str(path), on, split)
         name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
         items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line(), claimed))  # type: ignore[arg-type]
     return tuple(items)

@@ -128,17 +128,20 @@ def _last(audit: Audit) -> Score:
 def _table(audits: dict[str, Audit]) -> Table:
     entries = {(name, column): m for name, audit in audits.items() for column, m in _columns(audit).items()}
     eps = next(iter(audits.values())).threat.eps
-    caption = f"Robust accuracy at L∞ eps {eps}: each attack on its own, and the worst per image. Fresh draws judge."
+    caption = f"Robust accuracy at L∞ eps {eps}: some attacks, and the worst of all per image. Fresh draws judge."
     return Table("attacks", caption, tuple(audits), tuple(_columns(next(iter(audits.values())))), entries)
 
 
 def _columns(audit: Audit) -> dict[str, Measure]:
-    everything = (audit.claimed, audit.adequate, *audit.battery.values(), audit.clean)
+    """Attacks that every network's battery has, whatever it is; the others are with its audit."""
+    battery = audit.finalists or tuple(audit.battery.values())
+    everything = (audit.claimed, audit.adequate, *battery, audit.clean)
+    shared = [name for name in audit.battery if name.startswith(("PGD", "APGD", "transfer", "Square"))]
     return {
         "clean": Measure((audit.clean,), Accuracy()),
         "usual attack": Measure((audit.claimed,), Accuracy()),
         "more steps": Measure((audit.adequate, audit.claimed), WorstCase()),
-        **{name: Measure((one,), Accuracy()) for name, one in audit.battery.items()},
+        **{name: Measure((audit.battery[name],), Accuracy()) for name in shared},
         "worst of all": Measure(everything, WorstCase()),
     }
 

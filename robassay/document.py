@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from robassay.checklist import checklist
 from robassay.errors import RobassayError
+from robassay.exhibits import plane, slope_checks, sources
 from robassay.folds import Rows, rows
 from robassay.intervals import rate
 from robassay.pairs import compared
@@ -62,7 +64,8 @@ class Document:
 
     def _audit(self, item: dict[str, Any]) -> dict[str, Any] | None:
         groups = {"claimed": item["claimed"], "adequate": item["adequate"], **item["battery"]}
-        if not self._have(item["clean"], *groups.values(), item["signals"]):
+        final, twin = item.get("finalists", []), item.get("twin")  # unknown to studies of earlier versions
+        if not self._have(item["clean"], *groups.values(), *final, twin or [], item["signals"]):
             return None
         signals = [self.store.read(key) for key in item["signals"]]
         joined = {name: np.concatenate([s[name] for s in signals]) for name in FLAGS} if signals else {}
@@ -77,27 +80,47 @@ class Document:
             {name: self._rows(tuple(keys)) for name, keys in item["battery"].items()},
             joined,
             facts,
+            [self._rows(tuple(keys)) for keys in final],
+            self._rows(tuple(twin)) if twin else None,
         )
         result = judge(evidence, item["delta"], item["budget"])
         for attack in result["attacks"]:
             attack["keys"] = groups[attack["name"]]
-        keys = [*item["clean"], *(k for g in groups.values() for k in g), *item["signals"]]
+        keys = [*item["clean"], *(k for g in (*groups.values(), *final, twin or []) for k in g), *item["signals"]]
         named = {name: item[name] for name in ("id", "title", "network", "threat", "command")}
         named["claim"] = item.get("claim", "")  # unknown to studies of earlier versions
-        shown = [self._figure(curves) for curves in item.get("evidence", [])]
-        return {**named, **result, "evidence": shown, "keys": keys, "version": self.frozen["version"]}
+        frozen = item.get("evidence", [])
+        shown = [found for one in frozen if (found := self._exhibit(one)) is not None]
+        result["checks"] += slope_checks(frozen, self.store, self._done)
+        answers = checklist(sources(evidence, frozen, item["threat"]["eps"], self._point))
+        told = {"evidence": shown, "checklist": answers, "keys": keys, "version": self.frozen["version"]}
+        return {**named, **result, **told}
+
+    def _exhibit(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        """A piece of an audit's evidence as it is shown; None for what is an indicator, or not computed."""
+        if item["kind"] == "curves":
+            return self._figure(item)
+        if item["kind"] == "table":
+            return {"kind": "table", **self._table(item)}
+        return plane(item, self.store) if item["kind"] == "landscape" and self._have([item["cell"]]) else None
+
+    def _point(self, frozen: dict[str, Any] | None) -> Rows | None:
+        """The first evaluation of a measure; None when a cell is missing."""
+        if frozen is None or not self._have(*frozen["needs"]):
+            return None
+        return self._rows(tuple(frozen["needs"][0]))
 
     def tables(self) -> list[dict[str, Any]]:
         """Tables with estimates and published values."""
-        found = []
-        for item in self._items("table"):
-            cells = [
-                [self._entry(m, p) for m, p in zip(*line, strict=True)]
-                for line in zip(item["cells"], item["published"], strict=True)
-            ]
-            named = {k: item[k] for k in ("id", "caption", "rows", "cols", "unit")}
-            found.append({**named, "heat": item.get("heat", False), "cells": cells})
-        return found
+        return [self._table(item) for item in self._items("table")]
+
+    def _table(self, item: dict[str, Any]) -> dict[str, Any]:
+        cells = [
+            [self._entry(m, p) for m, p in zip(*line, strict=True)]
+            for line in zip(item["cells"], item["published"], strict=True)
+        ]
+        named = {k: item[k] for k in ("id", "caption", "rows", "cols", "unit")}
+        return {**named, "heat": item.get("heat", False), "cells": cells}
 
     def _entry(self, frozen: dict[str, Any] | None, published: float | None) -> dict[str, Any] | None:
         estimate = self.measure(frozen) if frozen else None

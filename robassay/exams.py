@@ -10,11 +10,11 @@ from torch import nn
 from robassay.access import Attack
 from robassay.adapters import recognised
 from robassay.cells import Examples
-from robassay.classifier import Classifier, Net, Wrapped
+from robassay.classifier import Classifier, Net
 from robassay.data import find, pixels
 from robassay.errors import RobassayError, UsageError
 from robassay.estimators import Estimator
-from robassay.probe import probe
+from robassay.probe import as_classifier, probe
 from robassay.registry import Entry, all_entries, load_file, load_name
 from robassay.testing import check_attack, check_classifier, check_estimator
 
@@ -71,12 +71,7 @@ def _with_images(module: nn.Module) -> tuple[Classifier, torch.Tensor]:
             found = probe(module, images)
         except UsageError:
             continue
-        ready = (
-            module
-            if isinstance(module, Classifier)
-            else Wrapped(module, found.classes, found.stochastic, found.coupled)
-        )
-        return ready, images
+        return as_classifier(module, found, images), images
     raise UsageError("the network takes none of the image sizes 8, 28, 32, 64, 96, 224; audit it with --data instead.")
 
 

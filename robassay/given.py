@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +20,16 @@ from robassay.cell import Arrays, Context, Model, cell
 from robassay.cells import Examples
 from robassay.classifier import Classifier, Wrapped
 from robassay.data import Images, check_images, pixels
-from robassay.errors import UsageError
-from robassay.probe import Findings, probe
+from robassay.errors import AttackWarning, UsageError
+from robassay.probe import Findings, as_classifier, changing, probe
 from robassay.registry import importable, load_name, source_digest
 from robassay.rng import Stream
 
 PROBE_IMAGES = 8
+PROBABILITIES = (
+    "the model returns probabilities (each row is non-negative and adds up to 1), not logits: their logarithms are "
+    "audited. Where the softmax has rounded to 0 or 1 they carry no gradient: return what goes into it instead."
+)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -41,7 +46,10 @@ class Given(Model):
         on: a few images to find out on what the network is.
         file, weights: where they lie; not identity.
         words: what a report says of an adapted network; not identity.
+        split: the submodule at whose output a random network is cut; "" where it is found, "none" for no cut.
     """
+
+    version = 2
 
     digest: str
     build: str
@@ -50,12 +58,13 @@ class Given(Model):
     file: str = field(default="", metadata={"key": False})
     weights: str | None = field(default=None, metadata={"key": False})
     words: str = field(default="", metadata={"key": False})
+    split: str = ""
 
     def compute(self, ctx: Context) -> Arrays:
-        return _found(self.network(ctx.device), self.on, ctx.device)
+        return _found(self.network(ctx.device), self.on, ctx.device, self.split)
 
     def open(self, ctx: Context) -> Classifier:
-        return _as_classifier(self.network(ctx.device), _read(ctx, self))
+        return as_classifier(self.network(ctx.device), _read(ctx, self), _images(self.on, ctx.device))
 
     def seeded(self) -> Stream:
         """What a build() that draws its weights draws them from."""
@@ -84,8 +93,10 @@ class Given(Model):
         return recognised(module, self.on.data.shape).to(device).eval()
 
 
-def given(file: str, build: str, weights: str | None, on: Examples) -> Given:
+def given(file: str, build: str, weights: str | None, on: Examples, split: str = "") -> Given:
     """The cell of ``file:build`` with ``weights``, identified by content; ``on`` gives the probing images.
+
+    ``split`` names the submodule at whose output a random network is cut, see :func:`~robassay.cut.named_cut`.
 
     Raises:
         UsageError: no such file, no such function, no such weights, or weights that do not fit.
@@ -100,7 +111,7 @@ def given(file: str, build: str, weights: str | None, on: Examples) -> Given:
             raise UsageError(f"No weights file '{weights}'. Write --weights FILE.safetensors.")
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
         weights = str(Path(weights).resolve())
-    made = Given(source_digest(path), build, digest, _few(on), str(path.resolve()), weights)
+    made = Given(source_digest(path), build, digest, _few(on), str(path.resolve()), weights, split=split)
     return dataclasses.replace(made, words=words_of(made.network(torch.device("cpu"))))
 
 
@@ -113,30 +124,36 @@ def words_of(module: nn.Module | None) -> str:
 class Held(Model):
     """A network that the caller holds in memory; only cells computed in the caller's own process can use it."""
 
+    version = 2
+
     digest: str
     on: Examples
     module: nn.Module | None = field(default=None, metadata={"key": False}, repr=False)
+    split: str = ""
 
     def compute(self, ctx: Context) -> Arrays:
-        return _found(self._module(), self.on, ctx.device)
+        return _found(self._module(), self.on, ctx.device, self.split)
 
     def open(self, ctx: Context) -> Classifier:
-        return _as_classifier(self._module().to(ctx.device), _read(ctx, self))
+        return as_classifier(self._module().to(ctx.device), _read(ctx, self), _images(self.on, ctx.device))
 
     def _module(self) -> nn.Module:
         assert self.module is not None
         return self.module.eval()
 
 
-def held(module: nn.Module, on: Examples) -> Held:
-    """The cell of a network in memory, identified by its weights, settings, printed form and its classes' source."""
+def held(module: nn.Module, on: Examples, split: str = "") -> Held:
+    """The cell of a network in memory, identified by its weights, settings, printed form and its classes' source.
+
+    ``split`` is as in :func:`given`.
+    """
     module = recognised(module, on.data.shape)
     digest = hashlib.sha256(repr(module).encode())
     for name, child in module.named_modules():
         digest.update(f"{name}\x1f{_settings(child)}\x1f{_source(type(child))}\x1e".encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return Held(digest.hexdigest()[:16], _few(on), module)
+    return Held(digest.hexdigest()[:16], _few(on), module, split)
 
 
 def _settings(module: nn.Module) -> list[tuple[str, str]]:
@@ -195,25 +212,44 @@ def _few(on: Examples) -> Examples:
     return type(on)(on.data, on.split, on.start, stop)
 
 
-def _found(module: nn.Module, on: Examples, device: torch.device) -> Arrays:
-    x = pixels(on.load().x).to(device)
+def _images(on: Examples, device: torch.device) -> Tensor:
+    return pixels(on.load().x).to(device)
+
+
+def _found(module: nn.Module, on: Examples, device: torch.device, split: str) -> Arrays:
     module = module.to(device)
+    if isinstance(module, Classifier) and split:
+        raise UsageError(
+            f"split='{split}' is for modules that do not say themselves where their noise begins, and this one is a "
+            f"{type(module).__name__}. Leave split out."
+        )
+    found = probe(module, _images(on, device), split)
     if isinstance(module, Classifier):  # made for robassay: it says itself what it is; only the rest is probed
-        found = probe(module, x)._replace(classes=module.classes, stochastic=module.stochastic, coupled=module.coupled)
-    else:
-        found = probe(module, x)
+        found = found._replace(classes=module.classes, stochastic=module.stochastic, coupled=module.coupled)
+    if isinstance(module, Wrapped) or not isinstance(module, Classifier):
+        _warn(module, found, _images(on, device))
     return {name: torch.tensor(int(value)) for name, value in found._asdict().items()}
+
+
+def _warn(module: nn.Module, found: Findings, x: Tensor) -> None:
+    """Say what a reader of the figures has to know of a user's module."""
+    if found.probabilities:
+        warnings.warn(PROBABILITIES, AttackWarning, stacklevel=2)
+    if not found.reproducible:
+        names = changing(module, x)
+        what = f"its forward changes {', '.join(names)}" if names else "it draws from a generator of its own"
+        warnings.warn(
+            f"the model keeps state between calls or seeds itself ({what}): equal seeds do not give equal logits, so "
+            "that figures cannot be reproduced to the bit.",
+            AttackWarning,
+            stacklevel=2,
+        )
 
 
 def _read(ctx: Context, model: Model) -> Findings:
     stored = {name: int(value) for name, value in ctx.load(model).items()}
-    return Findings(stored.pop("classes"), **{name: bool(value) for name, value in stored.items()})
-
-
-def _as_classifier(module: nn.Module, found: Findings) -> Classifier:
-    if isinstance(module, Classifier):
-        return module
-    return Wrapped(module, found.classes, bool(found.stochastic), bool(found.coupled))
+    classes, split = stored.pop("classes"), stored.pop("split")
+    return Findings(classes, **{name: bool(value) for name, value in stored.items()})._replace(split=split)
 
 
 def load_weights(module: M, path: str | Path) -> M:

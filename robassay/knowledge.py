@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from robassay.cell import Cell, Model, describe
-from robassay.cells import Craft, Disturbed, Examples, Score
+from robassay.cells import Craft, Examples, Score
+from robassay.finalists import Finalist
 from robassay.models import Learn, Mixed, Quieted, Train
 
 KNOWLEDGE = ("white", "scores", "decisions", "substitute", "translucent", "transfer", "none")
@@ -21,11 +22,14 @@ def knowledge(score: Cell) -> str | None:
     * transfer: any other source.
     * none: noise, compression; nothing was asked.
 
-    Of several sources the one that tells most counts. Where a search began (``start``) does not.
+    Of several sources, or attacks that compete, the one that tells most counts. Where a search began (``start``) does
+    not.
     """
     if not isinstance(score, Score) or isinstance(score.on, Examples):
         return None
-    if isinstance(score.on, Disturbed) or score.on.access is None:
+    if isinstance(score.on, Finalist):
+        return min((knowledge(heat) or "none" for heat in score.on.heats), key=KNOWLEDGE.index)
+    if not isinstance(score.on, Craft) or score.on.access is None:
         return "none"
     return _of(score.on, score.on.access.label, score.target)
 

@@ -19,7 +19,7 @@ from robassay.threat import Goal, Loss
 class Facts(Cell):
     """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings; how many detectors."""
 
-    version = 3
+    version = 4
     target: Model
     on: Examples
 

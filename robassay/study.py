@@ -211,8 +211,10 @@ class Audit(Item):
         network: what the model is, in words.
         clean, claimed, adequate: evaluations of the same images; see :mod:`robassay.verdict`.
         battery: further attacks by name.
+        finalists: of a random model, each image's strongest attacks of the battery, judged by more draws.
+        twin: a network of the audit's own, without the model's tricks, under attack; None where there is none.
         signals, facts: indicators per slice, and what the model was found to be.
-        evidence: curves that are shown beside the verdict and decide nothing.
+        evidence: curves, tables and landscapes that are shown beside the verdict and decide nothing.
         delta, budget: see :func:`robassay.verdict.judge`.
         command: what reproduces it.
         claim: the claimed evaluation in words.
@@ -226,18 +228,21 @@ class Audit(Item):
     claimed: Evaluation
     adequate: Evaluation
     battery: dict[str, Evaluation]
+    finalists: tuple[Evaluation, ...] = ()
+    twin: Evaluation | None = None
     signals: tuple[Signals, ...] = ()
     facts: Facts | None = None
-    evidence: tuple[Curves, ...] = ()
+    evidence: tuple[Item, ...] = ()
     delta: float = 0.05
     budget: str = "quick"
     command: str = ""
     claim: str = ""
 
     def needs(self) -> list[Cell]:
-        evaluations = (self.clean, self.claimed, self.adequate, *self.battery.values())
+        evaluations = (self.clean, self.claimed, self.adequate, *self.battery.values(), *self.finalists)
+        evaluations += (self.twin,) if self.twin is not None else ()
         scores: list[Cell] = [s for e in evaluations for s in e]
-        shown = [c for curves in self.evidence for c in curves.needs()]
+        shown = [c for one in self.evidence for c in one.needs()]
         return [*scores, *self.signals, *([self.facts] if self.facts is not None else []), *shown]
 
     def freeze(self) -> dict[str, Any]:
@@ -249,9 +254,11 @@ class Audit(Item):
             "claimed": keys_of(self.claimed),
             "adequate": keys_of(self.adequate),
             "battery": {name: keys_of(e) for name, e in self.battery.items()},
+            "finalists": [keys_of(e) for e in self.finalists],
+            "twin": keys_of(self.twin) if self.twin is not None else None,
             "signals": [s.key for s in self.signals],
             "facts": self.facts.key if self.facts is not None else None,
-            "evidence": [curves.freeze() for curves in self.evidence],
+            "evidence": [one.freeze() for one in self.evidence],
         }
 
 

@@ -132,14 +132,16 @@ SWEPT: dict[str, Rule] = {
 .5 were the strongest, and .05 or straight-through overstated robustness by 5 to 15 points."""
 
 
-def sweep(inner: Estimator | None = None) -> dict[str, Estimator]:
-    """Estimators for a network that spikes, by name: its own rule, those of :data:`SWEPT`, and two analogue twins.
+def sweep(inner: Estimator | None = None, trains: bool = True) -> dict[str, Estimator]:
+    """Estimators for a network that spikes or binarises, by name: its own rule, those of :data:`SWEPT`, two twins.
 
     None is the strongest on every network: attack with each, and take the worst per image.
 
     Args:
         inner: how each is averaged over draws, by default one pass.
+        trains: whether it spikes over time: rules of spike trains and analogue twins are for such networks only.
     """
     inner = inner or Backprop()
-    ruled = {name: Ruled(rule, inner) for name, rule in SWEPT.items()}
-    return {OWN: inner, **ruled, "twin relu": Twin(ReLU(), inner), "twin clip-floor": Twin(ClipFloor(8), inner)}
+    ruled = {name: Ruled(rule, inner) for name, rule in SWEPT.items() if trains or not isinstance(rule, (BPTR, RGA))}
+    twins = {"twin relu": Twin(ReLU(), inner), "twin clip-floor": Twin(ClipFloor(8), inner)} if trains else {}
+    return {OWN: inner, **ruled, **twins}

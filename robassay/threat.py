@@ -14,6 +14,8 @@ from robassay.errors import UsageError
 
 REJECT = -1
 """The decision of a classifier that refuses an input."""
+LEAST = 1e-6
+"""The smallest deviation that a margin is divided by, in logit units."""
 
 Norm = Literal["linf", "l2", "l0"]
 LossName = Literal["ce", "scaled_ce", "margin", "dlr"]
@@ -216,6 +218,15 @@ class Goal:
         variance = own + own[self.labels, None] - 2 * covariance[self.labels]  # (B, C); 0 for the label itself
         ratio = gap / variance.clamp_min(TINY**2).sqrt().to(gap.dtype)
         return -self.sign * self._best_other(ratio)
+
+    def drawn_deviations(self, logits: Tensor) -> Tensor:
+        """:meth:`deviations` with mean and deviation estimated from draws (n, B, C), (B,); of one draw its margin.
+
+        A margin that does not vary is measured in units of :data:`LEAST` logits.
+        """
+        gap = logits - self._of_label(logits).unsqueeze(-1)
+        sd = gap.std(0).clamp_min(LEAST) if len(gap) > 1 else 1.0
+        return -self.sign * self._best_other(gap.mean(0) / sd)
 
     def check(self, images: int) -> None:
         """Refuse a batch of another size: a single label would silently be broadcast over it.

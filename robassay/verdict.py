@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robassay.folds import Rows, blocks, worst
-from robassay.intervals import Estimate, difference, rate
+from robassay.intervals import Estimate, Matrix, difference, rate
 
 SCHEMA = 1
 NO_ROBUSTNESS = 0.05
@@ -54,6 +54,10 @@ class Evidence(NamedTuple):
     """Per-image indicators, (N,) each; empty when not measured."""
     facts: Mapping[str, bool]
     """What was found out: stochastic, reproducible, coupled, differentiable, probabilities, detectors."""
+    finalists: Sequence[Rows] = ()
+    """Each image's strongest attacks of the battery, best first, on more draws; then only they count."""
+    twin: Rows | None = None
+    """An ordinary network that learnt the model's labels, under an attack on itself."""
 
 
 def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
@@ -72,7 +76,9 @@ def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
     masking = difference(lasting, reached, shared)
     gap = difference(claimed.survives(), reached, shared)
     stated = rate(claimed.survives(), blocks([claimed]))
-    verdict, cause = _decide(stated, robust, steps, masking, gap, delta, budget)
+    ordinary = rate(evidence.twin.survives()) if evidence.twin is not None else None
+    none = max(NO_ROBUSTNESS, stated.value / 10, 0.0 if ordinary is None else ordinary.value + delta)
+    verdict, cause = _decide(robust, steps, masking, gap, delta, none, budget)
     named = _named(evidence)
     winner = min(named, key=lambda name: float(named[name].survives().mean()))
     return {
@@ -81,7 +87,7 @@ def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
         "cause": cause,
         "robustness": "none" if robust.high <= NO_ROBUSTNESS else "some",
         "sentence": _sentence(verdict, cause, stated, robust, gap),
-        "next": _next(verdict, gap, delta, evidence.claimed),
+        "next": _next(verdict, gap, delta, evidence.claimed.survives(), reached),
         "stochastic": bool(evidence.facts.get("stochastic", len(claimed.decisions) > 1)),
         "clean": as_json(rate(evidence.clean.survives(), blocks([evidence.clean]))),
         "claimed": as_json(stated),
@@ -90,6 +96,7 @@ def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
         "gap": as_json(gap),
         "g1": as_json(steps),
         "g2": as_json(masking),
+        "ordinary": as_json(ordinary) if ordinary is not None else None,
         "winner": winner,
         "delta": delta,
         "budget": budget,
@@ -105,13 +112,15 @@ def _named(evidence: Evidence) -> dict[str, Rows]:
 
 def _union(evidence: Evidence) -> Sequence[Rows]:
     """Clean images belong to the union: an attack that makes an image easier must not count as robustness."""
-    return [*_named(evidence).values(), evidence.clean]
+    battery = evidence.finalists or list(evidence.battery.values())
+    return [evidence.claimed, evidence.adequate, *battery, evidence.clean]
 
 
 def _decide(
-    claimed: Estimate, robust: Estimate, steps: Estimate, masking: Estimate, gap: Estimate, delta: float, budget: str
+    robust: Estimate, steps: Estimate, masking: Estimate, gap: Estimate, delta: float, none: float, budget: str
 ) -> tuple[str, str | None]:
-    if masking.low > delta and robust.high <= max(NO_ROBUSTNESS, claimed.value / 10):
+    """Verdict and cause; a union that ends below ``none`` is what a network without any defence has."""
+    if masking.low > delta and robust.high <= none:
         return "artefact", "both" if steps.low > delta else "masking"
     if gap.low > delta:
         if steps.low > delta and masking.low > delta:
@@ -144,8 +153,12 @@ def _sentence(verdict: str, cause: str | None, claimed: Estimate, robust: Estima
     }[verdict]
 
 
-def _next(verdict: str, gap: Estimate, delta: float, claimed: Rows) -> str | None:
-    """How many images would decide an undecided case: the half-width shrinks with the root of their number."""
+def _next(verdict: str, gap: Estimate, delta: float, claimed: Matrix, reached: Matrix) -> str | None:
+    """How many images and draws would decide an undecided case: the half-width shrinks with the root of their number.
+
+    An image's difference varies by itself and by its draws. Where the draws' share is half of it or more, four times
+    as many of them are asked for first: they cost no attack.
+    """
     if verdict == "no_flaw_found":
         return "Run --budget standard to be allowed the word 'holds'."
     if verdict != "undecided":
@@ -154,10 +167,21 @@ def _next(verdict: str, gap: Estimate, delta: float, claimed: Rows) -> str | Non
     half = max(gap.high - gap.value, gap.value - gap.low)
     if distance < 0.005:
         return f"The gap lies on the limit of {100 * delta:.0f} points: state another --delta, or accept 'undecided'."
-    wanted = math.ceil(1.1 * gap.n * (half / distance) ** 2 / 50) * 50
-    draws = len(claimed.decisions)
-    each = f" with {draws} draws each" if draws > 1 else ""
-    return f"About {max(wanted, gap.n + 50)} images{each} would decide."
+    draws = len(claimed)
+    total = float(np.var(claimed.mean(0) - reached.mean(0)))
+    noise = _noise(claimed) + _noise(reached)
+    wider = 4 if draws > 1 and noise > total / 2 else 1
+    shrunk = (half / distance) ** 2 * (1 - noise / total * (1 - 1 / wider) if total else 1.0)
+    wanted = max(math.ceil(1.1 * gap.n * shrunk / 50) * 50, gap.n if wider > 1 else gap.n + 50)
+    each = f" with {wider * draws} draws each" if draws > 1 else ""
+    return f"About {wanted} images{each} would decide."
+
+
+def _noise(survives: Matrix) -> float:
+    """What draws (R, N) add to the variance of an image's mean, mean over images."""
+    if len(survives) < 2:
+        return 0.0
+    return float((survives.var(0, ddof=1) / len(survives)).mean())
 
 
 def _attack(name: str, evidence: Evidence, rows: Rows) -> dict[str, Any]:

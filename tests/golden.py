@@ -22,6 +22,7 @@ from robassay.cells import Craft, Examples, Score
 from robassay.converted import Convert, Timed
 from robassay.defended import Encoder, Guarded, Regional
 from robassay.given import Given, Held
+from robassay.landscape import Faithful, Landscape
 from robassay.models import Mixed, Quieted, Train
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
@@ -45,6 +46,8 @@ CELLS: tuple[type[Cell], ...] = (
     Held,
     Facts,
     Signals,
+    Landscape,
+    Faithful,
 )
 
 

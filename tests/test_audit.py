@@ -86,14 +86,16 @@ def command(user: Path, elsewhere: Path, build: str, *words: str) -> tuple[int, 
 def test_a_plain_module_from_another_directory(user, tmp_path):
     """A whole audit in a process of its own (about 5 s)."""
     page = tmp_path / "page.html"
-    words = ("--weights", str(user / "w.safetensors"), "--report", str(page))
+    words = ("--weights", str(user / "w.safetensors"), "--report", str(page), "--card", str(tmp_path / "card.svg"))
     code, result, printed = command(user, tmp_path, "plain", *words)
     assert code == 0 and result.keys() >= KEYS and result["schema"] == 1
     for name in ("clean", "claimed", "adequate", "robust", "gap"):
         assert result[name].keys() >= {"value", "low", "high", "n"} and result[name]["n"] == 60
     assert result["stochastic"] is False and result["clean"]["value"] > 0.85
     assert result["robust"]["value"] < 0.3
+    assert {one["id"] for one in result["evidence"]} == {"eps", "steps", "landscape"} and len(result["checklist"]) == 11
     assert "verdict" in printed and "\x1b[" not in printed
+    assert "claimed" in (tmp_path / "card.svg").read_text(encoding="utf-8")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>".upper()) or "<html" in page.read_text()
 
 

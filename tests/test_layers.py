@@ -14,17 +14,27 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 LAYERS = (
     ("ground", "version errors rng images hub data threat"),
     ("registry", "registry"),
-    ("contract", "rules analogue policy classifier estimators surrogates access goals probe augment learner"),
+    ("values", "outputs rules"),
+    (
+        "contract",
+        "analogue cut policy classifier estimators moments surrogates access goals independence probe augment learner",
+    ),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training imitation learning adapters testing"),
-    ("work", "cell models converted portions cells offline substitute defended adopt plan store run given signals"),
-    ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols document"),
-    ("edge", "report compare claims proof zoo auditing referee demo studies papers exams cli"),
+    (
+        "work",
+        "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
+    ),
+    ("evidence", "landscape"),
+    ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols"),
+    ("documents", "checklist exhibits document"),
+    ("edge", "evidence report compare claims proof zoo battery auditing referee demo studies papers exams cli"),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
 # Where torch must not be needed: reading results and printing help.
 WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "compare", "cli")
+WITHOUT_TORCH += ("checklist", "exhibits")
 
 
 def files() -> list[Path]:

@@ -47,10 +47,10 @@ class Net(nn.Module):
     ("twist", "found"),
     [
         ("", {}),
-        ("noise", {"stochastic": True}),
-        ("shared noise", {"stochastic": True}),
+        ("noise", {"stochastic": True, "independent": True, "split": 1, "thin": True}),
+        ("shared noise", {"stochastic": True, "split": 1, "thin": True}),
         ("batch mean", {"coupled": True}),
-        ("noisy batch mean", {"stochastic": True, "coupled": True}),
+        ("noisy batch mean", {"stochastic": True, "coupled": True, "split": 1, "thin": True}),
         ("noise between extremes", {"stochastic": True, "coupled": True}),
         ("state", {"stochastic": True, "reproducible": False}),
         ("own generator", {"stochastic": True, "reproducible": False}),
@@ -68,6 +68,14 @@ def test_findings(twist, found):
         "differentiable": True,
         "probabilities": False,
         "spiking": False,
+        "ruled": False,
+        "quiets": False,
+        "gaussian": False,
+        "independent": False,
+        "split": 0,
+        "thin": False,
+        "alone": True,
+        "opaque": False,
     }
     result = probe(Net(twist), X)._asdict()
     if twist in ("state", "own generator"):  # such a module changes from call to call: coupling cannot be told

@@ -12,6 +12,7 @@ from torch import nn
 import robassay as ra
 from robassay.analogue import ClipFloor, ReLU, standing_in
 from robassay.auditing import describe_audit, threat_of
+from robassay.battery import Known
 from robassay.cells import Examples
 from robassay.data import find, pixels
 from robassay.errors import UsageError
@@ -227,7 +228,7 @@ def test_a_default_audit_finds_a_network_whose_surrogate_is_masked(masked):
 
 def test_the_audits_union_is_the_worst_case_of_every_image(masked, tmp_path):
     on = Examples(find("digits"), "test", 0, 60)
-    audit = describe_audit(held(masked, on), on, threat_of(0.1, None), spiking=True)
+    audit = describe_audit(held(masked, on), on, threat_of(0.1, None), known=Known(stochastic=False, spiking=True))
     assert sum(name.startswith(SWEEP) for name in audit.battery) == 16
     few = dict(list(audit.battery.items())[2::3])
     audit = replace(audit, battery=few, signals=())

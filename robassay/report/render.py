@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from robassay.report import words
 from robassay.report.charts import csp_hash, curves, icon, library, track
+from robassay.report.figures import colours, plane_map, reach, small_curves, swatch
 from robassay.report.pictures import extent
 from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, to_csv
 
@@ -77,9 +78,11 @@ def _environment() -> Environment:
         "curves": curves,
     }
     helpers = (words.computed, words.sample, words.tally, icon, track, common_n, entries, outside)
+    figures = (small_curves, colours, swatch, plane_map, reach)
     layouts = (labelled, series_labels, rates_of, gaps_of)
-    made.globals |= {helper.__name__: helper for helper in (*helpers, *layouts)}
+    made.globals |= {helper.__name__: helper for helper in (*helpers, *figures, *layouts)}
     made.globals |= {"VERDICTS": words.VERDICTS, "CAUSES": words.CAUSES, "WINNERS": words.WINNERS}
+    made.globals |= {"SOURCES": words.SOURCES, "DIFFERS": words.DIFFERS}
     made.globals |= {"NOT_COMPUTED": words.NOT_COMPUTED, "KNOWLEDGE": words.KNOWLEDGE}
     return made
 

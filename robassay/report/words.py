@@ -29,6 +29,11 @@ KNOWLEDGE = {
 """What the attacker knew of the network that is judged, from the most to the least."""
 CAUSES = {"steps": "too few steps", "masking": "masked gradient", "both": "too few steps and masked gradient"}
 WINNERS = {"claimed": "the claimed attack itself", "adequate": "the claimed attack with enough steps"}
+SOURCES = {
+    "Athalye et al. 2018": "Signs of obfuscated gradients (Athalye et al. 2018, as He et al. 2019 list them)",
+    "Pintor et al. 2022": "Indicators of attack failure (Pintor et al. 2022)",
+}
+DIFFERS = "paired difference"
 COUNTED = {
     "artefact": ("artefact", "artefacts"),
     "overstated": ("overstated", "overstated"),

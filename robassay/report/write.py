@@ -9,6 +9,7 @@ from typing import Any
 
 from robassay.document import Document, study_in
 from robassay.errors import UsageError
+from robassay.report.badge import verdict_svg
 from robassay.report.pictures import difference, picture
 from robassay.report.render import render, to_csv
 from robassay.report.tables import comparison_csv
@@ -36,6 +37,17 @@ def write_report(name: str, store: str | Path, page: Path | None = None) -> Path
     page = page or Path(store) / "reports" / f"{name}.html"
     _write(page, render(document))
     return page
+
+
+def write_card(audits: list[dict[str, Any]], file: Path) -> list[Path]:
+    """Write the public card of an audit as an SVG; of several, to ``<name>-1.svg``, ``<name>-2.svg`` and so on.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    several = len(audits) > 1
+    places = [file.with_stem(f"{file.stem}-{i}") if several else file for i in range(1, len(audits) + 1)]
+    return [_write(place, verdict_svg(audit)) for place, audit in zip(places, audits, strict=True)]
 
 
 def _shown(gallery: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _word(value: object) -> str:
 
 
 class Progress:
-    """Told by the scheduler what happens; ``quiet`` says nothing but failures, and with ``silent`` not even those."""
+    """Told by the scheduler what happens; ``quiet`` says failures and warnings alone, ``silent`` not even failures."""
 
     def __init__(self, quiet: bool = False, silent: bool = False) -> None:
         self.quiet, self.silent = quiet or silent, silent
@@ -138,7 +138,7 @@ class Progress:
         self._times.setdefault(type(cell).__name__, []).append(seconds)
         self._drop(cell)
         for text in warnings:
-            if not self.silent and text not in self._warned:
+            if text not in self._warned:
                 self._warned.add(text)
                 print(f"robassay: {title(cell)} ({cell.key}): {text}", file=sys.stderr)
 

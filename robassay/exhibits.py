@@ -1,0 +1,65 @@
+"""An audit's frozen evidence and the store → what the checklist is made from, and what the report draws. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from robassay.checklist import Line, Sources, faithfulness
+from robassay.folds import Rows
+from robassay.store import Store
+from robassay.verdict import Evidence
+
+Read = Callable[[dict[str, Any] | None], Rows | None]
+"""From a frozen measure to its evaluation, None where cells are missing."""
+
+
+def sources(evidence: Evidence, frozen: list[dict[str, Any]], eps: float, read: Read) -> Sources:
+    """What the checklist is made from: the judged evaluations, and those behind curves and tables of the evidence."""
+    named = {"clean": evidence.clean, "claimed": evidence.claimed, "adequate": evidence.adequate}
+    curves = {
+        item["id"]: {line["name"]: Line(item["x"], [read(p) for p in line["points"]]) for line in item["series"]}
+        for item in frozen
+        if item["kind"] == "curves"
+    }
+    tables = {
+        item["id"]: {
+            (row, col): found
+            for row, line in zip(item["rows"], item["cells"], strict=True)
+            for col, measure in zip(item["cols"], line, strict=True)
+            if (found := read(measure)) is not None
+        }
+        for item in frozen
+        if item["kind"] == "table"
+    }
+    return Sources({**named, **evidence.battery}, curves, tables, evidence.signals, evidence.facts, eps)
+
+
+def slope_checks(frozen: list[dict[str, Any]], store: Store, done: set[str]) -> list[dict[str, Any]]:
+    """Faithfulness of the gradient as an indicator, where it was measured."""
+    keys = [key for item in frozen if item["kind"] == "faithfulness" for key in item["cells"]]
+    if not keys or not done.issuperset(keys):
+        return []
+    return [faithfulness(np.concatenate([store.read(key, ("agreement",))["agreement"] for key in keys]))]
+
+
+def plane(item: dict[str, Any], store: Store) -> dict[str, Any]:
+    """A stored landscape as a JSON value: means over images on the grid, and the share of images in error there."""
+    found = store.read(item["cell"])
+    margin = found["margin"].astype(np.float64)
+    grids = {
+        "margin": margin.mean(0),
+        "entropy": found["entropy"].astype(np.float64).mean(0),
+        "wrong": (margin > 0).mean(0),
+    }
+    named = {name: item[name] for name in ("kind", "id", "caption")}
+    told = {name: np.round(grid, 5).tolist() for name, grid in grids.items()}
+    return {
+        **named,
+        "at": np.round(found["at"].astype(np.float64), 4).tolist(),
+        **told,
+        "n": len(margin),
+        "keys": [item["cell"]],
+    }
