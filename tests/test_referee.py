@@ -130,7 +130,7 @@ def test_an_unknown_or_missing_tool_is_said(tmp_path, monkeypatch):
 def test_foolbox_and_ours_about_two_networks(tmp_path, monkeypatch, capsys):
     """A masked and an honest one, 30 images: foolbox believes the masked one, ours does not."""
     pytest.importorskip("foolbox")
-    store, nets = str(tmp_path / "s"), ["--nets", "bit-depth", "--nets", "hardened", "--seeds", "1"]
+    store, nets = str(tmp_path / "s"), ["--nets", "bnn-narrow", "--nets", "hardened", "--seeds", "1"]
     results = []
     for tool in ("foolbox", "ours", "foolbox"):
         line = ["robassay", "referee", "--tool", tool, *nets, "--images", "30", "--workers", "0", "--quiet"]
