@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 XDIST  := -n 2 --dist loadgroup
 
-.PHONY: env demo test test-data test-long check mutants bench papers protocols clean
+.PHONY: env demo test test-data test-long check mutants bench papers protocols zoo controls clean
 
 env: $(STAMP)
 
@@ -49,6 +49,13 @@ bench: env
 protocols: env
 	@for one in transfer white mixtures stability cost translucent substitutes; do \
 		$(BIN)/robassay run protocols-$$one || exit 1; done
+
+# Trains the zoo's networks anew and measures what is true of them; the result is part of the package.
+zoo: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m robassay.zoo.make
+
+controls: env
+	OMP_NUM_THREADS=1 $(BIN)/python bench/controls.py
 
 papers: env
 	@$(BIN)/robassay list papers

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from robassay import zoo
 from robassay.access import Access, Attack
 from robassay.battery import (
     HEATS,
@@ -89,7 +90,8 @@ def audit(
         >>> robassay.audit(my_module, "mnist", linf=0.1)            # doctest: +SKIP
 
     Args:
-        model: a module that maps images (B, C, H, W) in [0,1] to logits (B, classes), or "file.py:build", or a cell.
+        model: a module that maps images (B, C, H, W) in [0,1] to logits (B, classes), or "file.py:build", or a cell, or
+            "zoo:NAME" (see `robassay list zoo`), whose data are digits, with linf=0.2 unless a radius is given.
         data: name of a data set, or (x, y) with x float in [0,1] or uint8 (N, C, H, W) and y int64 (N,).
         linf, l2: radius of the threat in pixel units of [0,1]; exactly one of them.
         weights: with "file.py:build", a .safetensors or .pt state dict.
@@ -111,6 +113,8 @@ def audit(
         UsageError: what was given cannot be audited as written.
         RobassayError: a computation failed.
     """
+    if isinstance(model, str) and model.startswith(zoo.PREFIX):
+        model, linf, claimed = zoo.asked(model, linf, l2, claimed)
     if isinstance(model, str) and ":" not in model:
         raise UsageError(f"model='{model}' names no function. Write 'file.py:build'.")
     source: Source = (
@@ -278,4 +282,4 @@ def describe_network(model: Model) -> str:
     if isinstance(model, Held):
         words = words_of(model.module)
         return "module in memory" + f" ({words})" * bool(words)
-    return type(model).__name__
+    return str(getattr(model, "summary", type(model).__name__))

@@ -78,7 +78,9 @@ def demo(
 
 @app.command()
 def audit(
-    target: Annotated[str, typer.Argument(help="FILE.py:build, a function that returns your torch module.")],
+    target: Annotated[
+        str, typer.Argument(help="FILE.py:build, a function that returns your torch module; or zoo:NAME.")
+    ],
     weights: Annotated[
         list[Path] | None, typer.Option(help="State dict (.safetensors, .pt); repeat it for several training seeds.")
     ] = None,
@@ -102,6 +104,7 @@ def audit(
     proof: Annotated[
         Path | None, typer.Option(help="Write the attack that won here, as a Python file of plain torch.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Training seed of a network of the zoo.")] = 0,
     card: Annotated[Path | None, typer.Option(help="Write the public card here, one SVG per network.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 3 on these verdicts, e.g. artefact,overstated.")] = "",
     store: StoreOption = STORE,
@@ -112,13 +115,14 @@ def audit(
 
     Examples:  robassay audit mine.py:build --weights w.safetensors --data mnist --linf 0.1
                robassay audit mine.py:build --linf 8/255 --claimed pgd:steps=20,step=2/255,draws=1
+               robassay audit zoo:noise-head --seed 1
     """
     from robassay.report.write import overview
     from robassay.study import Study
 
     failing = _verdicts(fail_on)
     items = _audit_items(
-        target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, split, store
+        target, weights, data, data_dir, linf, l2, examples, draws, budget, delta, claimed, split, store, seed
     )
     if proof is not None:
         _check_proof(items, proof)
@@ -176,7 +180,9 @@ def _audit_items(
     claimed: str,
     split: str,
     store: Path,
+    seed: int,
 ) -> tuple[Any, ...]:
+    from robassay import zoo
     from robassay.auditing import plan_audit, threat_of
     from robassay.cells import Examples
     from robassay.data import find
@@ -187,7 +193,17 @@ def _audit_items(
         raise UsageError(f"'{target}' names no function. Write FILE.py:build, where build() returns your module.")
     if not 0 < delta < 1:
         raise UsageError(f"--delta {delta} is no gap in accuracy. Write --delta 0.05 for 5 points.")
-    threat = threat_of(_radius(linf, "--linf"), _radius(l2, "--l2"))
+    radii = _radius(linf, "--linf"), _radius(l2, "--l2")
+    if target.startswith(zoo.PREFIX):
+        if weights:
+            raise UsageError("a network of the zoo has weights of its own. Leave --weights out; --seed chooses them.")
+        kept, own, claimed = zoo.asked(target, *radii, claimed, seed)
+        on = Examples(find(data, data_dir), "test", 0, examples)
+        on.load()
+        place, name = Store(store), f"{target} {seed}"
+        threat = threat_of(own, radii[1])
+        return (plan_audit(kept, on, threat, budget, draws, delta, place, name, _command_line(), claimed),)  # type: ignore[arg-type]
+    threat = threat_of(*radii)
     file, build = target.rsplit(":", 1)
     if not Path(file).is_file():
         raise UsageError(f"No file '{file}'. Write the path of a Python file, such as model.py:build.")
@@ -200,6 +216,33 @@ def _audit_items(
         name = f"{Path(file).name}:{build}" + (f" {path.name}" if path is not None else "")
         items.append(plan_audit(model, on, threat, budget, draws, delta, place, name, _command_line(), claimed))  # type: ignore[arg-type]
     return tuple(items)
+
+
+@app.command()
+def referee(
+    tool: Annotated[str, typer.Option(help="ours, foolbox or pyautoattack.")] = "ours",
+    budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "quick",
+    nets: Annotated[list[str] | None, typer.Option(help="Name of the zoo; repeat it. Default: all.")] = None,
+    seeds: Annotated[int, typer.Option(help="Training seeds of each, 1 to 3.")] = 3,
+    images: Annotated[int, typer.Option(min=20, help="Test images.")] = 200,
+    json_out: JsonFlag = False,
+    store: StoreOption = STORE,
+    workers: WorkersOption = CORES,
+    quiet: QuietFlag = False,
+) -> None:
+    """Run an evaluator over networks whose truth is known, and say what it finds and what it misses.
+
+    Example:  robassay referee --tool foolbox --nets plain-x100 --nets hardened
+    """
+    from robassay.referee import referee as settled
+    from robassay.referee.show import show
+    from robassay.store import Store
+
+    result = settled(tool, Store(store), budget, nets or (), seeds, images, workers, quiet)  # type: ignore[arg-type]
+    if json_out:
+        print(json.dumps(result, indent=1, ensure_ascii=False))
+    else:
+        show(result)
 
 
 @app.command()
@@ -409,7 +452,7 @@ def weights(
 @app.command(name="list")
 def list_parts(
     kind: Annotated[
-        str, typer.Argument(help="nets, attacks, defences, policies, estimators, augmentations, data or papers.")
+        str, typer.Argument(help="nets, attacks, defences, policies, estimators, augmentations, data, papers or zoo.")
     ],
     json_out: JsonFlag = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from robassay.errors import UsageError, suggest
 from robassay.study import Study
 
-LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers")
+LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers", "zoo")
 SCALES = ("smoke", "small", "full")
 PAPERS = {
     "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),
@@ -112,7 +112,20 @@ def listing(kind: str) -> list[dict[str, str]]:
         from robassay.data import NAMES
 
         return [{"name": n.name, "summary": n.summary, "source": n.source} for n in NAMES.values()]
+    if kind == "zoo":
+        return _animals()
     return [{"name": e.name, "summary": e.summary, "source": e.source} for e in _entries(kind)]
+
+
+def _animals() -> list[dict[str, str]]:
+    """The networks of the zoo with their truth."""
+    from robassay.zoo import ENTRIES
+
+    told = {True: "masked", False: "honest"}
+    return [
+        {"name": e.name, "summary": f"{told[e.masked]}: {e.summary}", "source": e.claimed, "truth": told[e.masked]}
+        for e in ENTRIES.values()
+    ]
 
 
 def _entries(kind: str) -> list[Any]:
