@@ -246,7 +246,7 @@ def describe_audit(
         network=describe_network(model),
         threat=threat,
         clean=clean,
-        claimed=against(claim.attack, claim.access(known.differentiable)),
+        claimed=against(claim.attack, claim.access(not known.opaque)),
         adequate=against(enough, white(effort.adequate_draws, known, claim.average)),
         battery=battery,
         finalists=finalists(model, battery, draws) if staged else (),

@@ -85,6 +85,7 @@ class Known:
     stochastic: bool = True
     differentiable: bool = True
     detectors: bool = False
+    opaque: bool = False
     spiking: bool = False
     gaussian: bool = False
     quiets: bool = False
@@ -142,8 +143,12 @@ def twin_of(model: Model, data: Source, effort: Effort, known: Known) -> Substit
 
 
 def white(draws: int, known: Known, average: Literal["loss", "probs", "logits"] = "loss") -> White:
-    """How a white box is differentiated: numerically where no gradient reaches the image, past the detectors if any."""
-    return _aware(estimator(draws, average, known.differentiable), known)
+    """How a white box is differentiated: by back-propagation, past the detectors if there are any.
+
+    A gradient that is 0 is what the claim's attack has met; to give it a better one would call masking a lack of steps.
+    Only where asking for a gradient fails there are differences instead.
+    """
+    return _aware(estimator(draws, average, not known.opaque), known)
 
 
 def _aware(inner: Estimator, known: Known) -> White:

@@ -214,7 +214,7 @@ def _checks(evidence: Evidence) -> list[dict[str, Any]]:
             )
             found.append(_check("probabilities", "Does the output look like probabilities?", told, True))
         if not facts["differentiable"]:
-            told = "no: finite differences were used instead, which are weaker; the true robustness may be lower"
+            told = "no: differences, a transfer and searches are what is left; the true robustness may be lower"
             found.append(_check("differentiable", "Does a gradient reach the image?", told, True))
     found += _own_rule(evidence.battery)
     for name, values in evidence.signals.items():

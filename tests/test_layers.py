@@ -28,7 +28,10 @@ LAYERS = (
     ("evidence", "landscape"),
     ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols"),
     ("documents", "checklist exhibits document"),
-    ("edge", "evidence report compare claims proof_text proof zoo battery auditing referee demo studies papers exams cli"),
+    (
+        "edge",
+        "evidence report compare claims proof_text proof zoo battery auditing referee demo studies papers exams cli",
+    ),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
