@@ -119,7 +119,10 @@ def _union(evidence: Evidence) -> Sequence[Rows]:
 def _decide(
     robust: Estimate, steps: Estimate, masking: Estimate, gap: Estimate, delta: float, none: float, budget: str
 ) -> tuple[str, str | None]:
-    """Verdict and cause; a union that ends below ``none`` is what a network without any defence has."""
+    """Verdict and cause; a union that ends below ``none`` is what a network without any defence has.
+
+    Masking is an accusation: it has to be beyond δ by itself, and not merely the larger part of a gap that is.
+    """
     if masking.low > delta and robust.high <= none:
         return "artefact", "both" if steps.low > delta else "masking"
     if gap.low > delta:
@@ -127,7 +130,7 @@ def _decide(
             return "overstated", "both"
         if masking.low > delta or steps.low > delta:
             return "overstated", "masking" if masking.low > delta else "steps"
-        return "overstated", "masking" if masking.value > steps.value else "steps"
+        return "overstated", "unclear"
     if gap.high <= delta:
         return ("no_flaw_found" if budget == "quick" else "holds"), None
     return "undecided", None
@@ -141,6 +144,7 @@ def _sentence(verdict: str, cause: str | None, claimed: Estimate, robust: Estima
         "steps": "the claimed attack stops too early",
         "masking": "the claimed attack's gradient is masked",
         "both": "the claimed attack stops too early and its gradient is masked",
+        "unclear": "by too few steps or a masked gradient, which these images do not tell apart",
         None: "",
     }[cause]
     return {

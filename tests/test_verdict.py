@@ -33,6 +33,7 @@ def evidence(claimed: float, adequate: float, union: float, **facts: bool) -> Ev
         (0.73, 0.58, 0.58, "standard", "overstated", "steps"),
         (0.62, 0.60, 0.41, "standard", "overstated", "masking"),
         (0.80, 0.65, 0.50, "standard", "overstated", "both"),
+        (0.75, 0.69, 0.63, "standard", "overstated", "unclear"),
         (0.60, 0.60, 0.59, "standard", "holds", None),
         (0.60, 0.60, 0.59, "quick", "no_flaw_found", None),
         (0.02, 0.02, 0.01, "standard", "holds", None),

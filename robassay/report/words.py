@@ -27,7 +27,12 @@ KNOWLEDGE = {
     "none": "nothing was asked: noise, compression",
 }
 """What the attacker knew of the network that is judged, from the most to the least."""
-CAUSES = {"steps": "too few steps", "masking": "masked gradient", "both": "too few steps and masked gradient"}
+CAUSES = {
+    "steps": "too few steps",
+    "masking": "masked gradient",
+    "both": "too few steps and masked gradient",
+    "unclear": "too few steps or masked gradient",
+}
 WINNERS = {"claimed": "the claimed attack itself", "adequate": "the claimed attack with enough steps"}
 SOURCES = {
     "Athalye et al. 2018": "Signs of obfuscated gradients (Athalye et al. 2018, as He et al. 2019 list them)",
