@@ -26,6 +26,7 @@ from robassay.moments import Moments
 from robassay.nets.backbone import Shape
 from robassay.nets.cnn import SmallCNN
 from robassay.policy import MeanOf, Once
+from robassay.precise import Precise
 from robassay.probe import Findings
 from robassay.recipe import Recipe
 from robassay.study import Evaluation
@@ -90,6 +91,7 @@ class Known:
     gaussian: bool = False
     quiets: bool = False
     ruled: bool = False
+    doubles: bool = False
 
     @classmethod
     def of(cls, found: Findings | dict[str, Any]) -> Known:
@@ -197,6 +199,9 @@ def _gradients(model: Model, effort: Effort, known: Known, twin: Substitute | No
         inner = ClosedForm(effort.draws) if known.gaussian else Moments(max(2, effort.draws))
         name = "closed form" if known.gaussian else "moments"
         found[name] = Planned(PGD(steps=steps, loss="margin"), _aware(inner, known), model)
+    if known.doubles and not known.stochastic:
+        attack = PGD(steps=steps, loss="margin")
+        found["double precision"] = Planned(attack, _aware(Precise(), known), model)
     if known.stochastic and known.quiets:
         attack = PGD(steps=steps, loss="margin", restarts=effort.restarts)
         found["noise off"] = Planned(attack, white(1, known), Quieted(model))

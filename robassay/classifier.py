@@ -186,7 +186,6 @@ class Wrapped(Classifier):
         self.module = module.eval()
         self.classes, self.stochastic, self.coupled, self.rows = classes, stochastic, coupled, rows
         self.cut, self.probabilities, self.alone, self.opaque = cut, probabilities, alone, opaque
-        self._dtype = precision(module)
 
     def prefix(self, x: Tensor) -> Tensor:
         if self.cut is None:
@@ -202,8 +201,13 @@ class Wrapped(Classifier):
             output = self.module(self._given(h))
         else:
             output = self.cut.rest(self.module, h.detach() if self.opaque else h, self._dtype)
-        logits = logits_of(output).to(h.device, torch.float32)
-        return logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits
+        double = self.cut is None and h.dtype == torch.float64  # only robassay.precise asks in it
+        logits = logits_of(output).to(h.device, torch.float64 if double else torch.float32)
+        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.probabilities else logits
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return precision(self.module)
 
     def _given(self, x: Tensor) -> Tensor:
         """What the module gets: its precision, and never the caller's own tensor, which it might write to."""

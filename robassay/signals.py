@@ -10,6 +10,7 @@ from robassay.cells import Examples
 from robassay.classifier import Classifier
 from robassay.data import pixels
 from robassay.estimators import Backprop
+from robassay.precise import doubles
 from robassay.probe import probe
 from robassay.rng import Stream
 from robassay.threat import Goal, Loss
@@ -17,15 +18,16 @@ from robassay.threat import Goal, Loss
 
 @cell
 class Facts(Cell):
-    """What :func:`robassay.probe.probe` finds out about a model: a scalar per field of Findings; how many detectors."""
+    """What :func:`robassay.probe.probe` finds out about a model: and some more: a scalar each."""
 
-    version = 4
+    version = 5
     target: Model
     on: Examples
 
     def compute(self, ctx: Context) -> Arrays:
         model, x = ctx.open(self.target), pixels(self.on.load().x).to(ctx.device)
-        found = {**probe(model, x)._asdict(), "detectors": model.alarms(x[:1]).shape[1]}
+        alarms = model.alarms(x[:1]).shape[1]
+        found = {**probe(model, x)._asdict(), "detectors": alarms, "doubles": doubles(model, x)}
         return {name: torch.tensor(int(value)) for name, value in found.items()}
 
 

@@ -17,7 +17,8 @@ LAYERS = (
     ("values", "outputs rules"),
     (
         "contract",
-        "analogue cut policy classifier estimators moments surrogates access goals independence probe augment learner",
+        "analogue cut policy classifier estimators moments precise surrogates access goals independence probe "
+        "augment learner",
     ),
     ("nets and attacks", "nets attacks"),
     ("parts", "defences recipe training imitation learning adapters testing"),
