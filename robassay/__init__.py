@@ -31,6 +31,8 @@ _PUBLIC = {
     "Differences": "estimators",
     "Estimator": "estimators",
     "Ruled": "estimators",
+    "Moments": "moments",
+    "Precise": "precise",
     "Averaged": "surrogates",
     "Extended": "surrogates",
     "Twin": "surrogates",

@@ -134,8 +134,10 @@ def _entries(kind: str) -> list[Any]:
     import robassay.defences
     import robassay.estimators
     import robassay.models
+    import robassay.moments
     import robassay.nets
     import robassay.policy
+    import robassay.precise
     import robassay.surrogates  # noqa: F401
     from robassay.registry import entries
 

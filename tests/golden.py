@@ -10,10 +10,12 @@ import robassay.attacks
 import robassay.defences
 import robassay.estimators
 import robassay.given
+import robassay.moments
 import robassay.nets
 import robassay.offline
 import robassay.policy
 import robassay.portions
+import robassay.precise
 import robassay.signals
 import robassay.surrogates
 import robassay.training  # noqa: F401
@@ -21,6 +23,7 @@ from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
 from robassay.converted import Convert, Timed
 from robassay.defended import Encoder, Guarded, Regional
+from robassay.finalists import Finalist
 from robassay.given import Given, Held
 from robassay.landscape import Faithful, Landscape
 from robassay.models import Mixed, Quieted, Train
@@ -33,6 +36,7 @@ CELLS: tuple[type[Cell], ...] = (
     Train,
     Mixed,
     Quieted,
+    Finalist,
     Convert,
     Timed,
     Regional,

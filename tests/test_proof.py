@@ -266,7 +266,7 @@ def test_what_cannot_be_proven_is_refused_with_the_reason(user, tmp_path):
     for file in (user / "mine.py", tmp_path / "proof.txt", tmp_path / "proof"):
         with pytest.raises(UsageError, match="no place for a proof"):
             check_provable(item, file)
-    blind = planned(user, "blocked", known=Known(stochastic=False, differentiable=False))
+    blind = planned(user, "blocked", known=Known(stochastic=False, differentiable=False, opaque=True))
     with pytest.raises(UsageError, match=r"claimed: its gradient is that of robassay's differences"):
         write_proof(blind, made_up(blind, "claimed"), proof)
     with pytest.raises(UsageError, match="runs through robassay's adapter"):
