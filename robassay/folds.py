@@ -96,7 +96,9 @@ def worst(evaluations: Sequence[Rows]) -> Matrix:
     columns = np.arange(full.shape[2])
     halves = []
     for choose, estimate in ((even, odd), (odd, even)):
-        best = choose.mean(1).argmin(0)
+        left = choose.mean(1)
+        order = left.mean(1).argsort(kind="stable")  # of equals the one that is stronger on the other images, too
+        best = order[left[order].argmin(0)]
         halves.append(estimate[best, :, columns].T)
     return np.concatenate(halves)
 

@@ -102,16 +102,16 @@ def test_what_each_kind_of_attack_may_ask():
 @pytest.mark.parametrize(
     ("claimed", "enough"),
     [
-        (USUAL, PGD(steps=80)),
-        (PGD(steps=200, step=0.1, loss="margin", momentum=0.5, restarts=2), PGD(200, None, "margin", 2, momentum=0.5)),
-        (FGSM(loss="dlr"), PGD(steps=80, loss="dlr")),
-        (RFGSM(), PGD(steps=80)),
-        (BIM(steps=100, loss="margin"), PGD(steps=80, loss="margin")),
+        (USUAL, APGD(steps=80, loss="ce")),
+        (PGD(steps=200, step=0.1, loss="margin", momentum=0.5, restarts=2), APGD(200, "margin", 2)),
+        (FGSM(loss="dlr"), APGD(steps=80, loss="dlr")),
+        (RFGSM(), APGD(steps=80, loss="ce")),
+        (BIM(steps=100, loss="margin"), APGD(steps=80, loss="margin")),
         (APGD(steps=20, targets=3), APGD(steps=80, targets=3)),
         (CW(steps=10), CW(steps=80)),
-        (Square(queries=10), PGD(steps=80)),
-        (HopSkipJump(), PGD(steps=80)),
-        (SNNCrafted(steps=7), PGD(steps=80)),
+        (Square(queries=10), APGD(steps=80, loss="ce")),
+        (HopSkipJump(), APGD(steps=80, loss="ce")),
+        (SNNCrafted(steps=7), APGD(steps=80, loss="ce")),
     ],
 )
 def test_an_adequate_budget_keeps_the_loss_and_takes_more_steps(claimed, enough):
@@ -129,7 +129,7 @@ def test_the_default_claim_is_the_fields_usual_attack_and_keeps_its_cells():
     craft = default.claimed[0].on
     assert isinstance(craft, Craft) and (craft.attack, craft.access) == (USUAL, White(Backprop(50)))
     craft = default.adequate[0].on
-    assert isinstance(craft, Craft) and (craft.attack, craft.access) == (PGD(steps=80), White(Backprop(10)))
+    assert isinstance(craft, Craft) and (craft.attack, craft.access) == (APGD(steps=80, loss="ce"), White(Backprop(10)))
     assert default.freeze()["claim"].startswith("pgd:steps=10,step=0.02,loss=ce,restarts=1,random_start=true,keep=last")
 
 

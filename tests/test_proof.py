@@ -147,7 +147,7 @@ def test_the_file_stands_alone_and_says_what_the_audit_says(user, tmp_path, buil
         proof=proof,
         quiet=True,
     )
-    carried = [a["robust"] for a in result["attacks"] if a["name"].startswith(("claimed", "adequate", "PGD"))]
+    carried = [a["robust"] for a in result["attacks"] if a["name"].startswith(("claimed", "PGD"))]
     told = min(carried, key=lambda rate: rate["value"])
     assert 0.1 < told["value"] < 0.9, "a number that could be missed"
     shown = alone(proof)
@@ -255,7 +255,7 @@ def test_a_winner_that_it_cannot_carry_is_named_with_the_reason(user, tmp_path):
     assert "the strongest single attack, sweep: bptr, leaves 10.0 %" in text
     item = planned(user, claimed="square:queries=5")
     told = write_proof(item, made_up(item, "claimed"), tmp_path / "proof.py")
-    assert "it is square" in told and told.startswith("the proof is adequate")
+    assert "it is square" in told and told.startswith("the proof is PGD-40 ce")
     item = planned(user, claimed="pgd:average=probs")
     assert "that of averaged probs" in write_proof(item, made_up(item, "claimed"), tmp_path / "proof.py")
 
