@@ -18,10 +18,9 @@ from robassay.study import Study
 from robassay.threat import Threat
 from robassay.training import Recipe
 
-
 SEARCHED = ("kwta", "lif-narrow")
-"""Masked for PGD with enough steps, which the zoo was measured with; Auto-PGD on the same loss leaves 8 and 2 % of them,
-so that what an audit calls the cause turns on the search: too few steps, or masking."""
+"""Masked for PGD with enough steps, which the zoo was measured with. Auto-PGD on the same loss leaves 8 and 2 % of them:
+what an audit calls the cause then turns on the search."""
 
 
 @pytest.mark.long
