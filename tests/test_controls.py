@@ -19,7 +19,7 @@ from robassay.threat import Threat
 from robassay.training import Recipe
 
 SEARCHED = ("kwta", "lif-narrow")
-"""Masked for PGD with enough steps, which the zoo was measured with. Auto-PGD on the same loss leaves 8 and 2 % of them:
+"""Masked for PGD with enough steps, which the zoo was measured with. Auto-PGD on the same loss leaves 8 and 2 %:
 what an audit calls the cause then turns on the search."""
 
 
