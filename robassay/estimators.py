@@ -55,6 +55,20 @@ class Estimator(abc.ABC):
         """Direction at images ``x`` (B, C, H, W); ``loss`` maps logits (…, B, C) to (…, B)."""
 
 
+class Around(Estimator):
+    """An estimator that asks another, ``inner``: it draws as that one does, and evades where that one does."""
+
+    inner: Estimator
+
+    @property
+    def evades(self) -> bool:  # type: ignore[override]
+        return self.inner.evades
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return self.inner.draws
+
+
 @part(source="Athalye et al. 2018 (expectation over transformation)")
 class Backprop(Estimator):
     """Back-propagation, averaged over draws (EoT).
@@ -141,7 +155,7 @@ def drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
 
 
 @part(source="Athalye et al. 2018 (BPDA); Neftci et al. 2019 (surrogate gradients)")
-class Ruled(Estimator):
+class Ruled(Around):
     """``inner`` with every spike, sign and Bernoulli unit differentiated by ``rule``, whatever it was trained with.
 
     Raises (when used):
@@ -150,14 +164,6 @@ class Ruled(Estimator):
 
     rule: Rule = StraightThrough()
     inner: Estimator = Backprop()
-
-    @property
-    def evades(self) -> bool:  # type: ignore[override]
-        return self.inner.evades
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        return self.inner.draws
 
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         with acting(self.rule):
@@ -248,7 +254,7 @@ class InputNoise(Transform):
 
 
 @part(source="Athalye et al. 2018 (expectation over transformation of the input)")
-class Augmented(Estimator):
+class Augmented(Around):
     """Mean direction of ``inner`` over ``copies`` randomly transformed inputs."""
 
     transform: Transform = InputNoise()
@@ -258,14 +264,6 @@ class Augmented(Estimator):
     def __post_init__(self) -> None:
         if self.copies < 1:
             raise UsageError(f"copies={self.copies}: at least one input is needed. Write copies=5.")
-
-    @property
-    def evades(self) -> bool:  # type: ignore[override]
-        return self.inner.evades
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        return self.inner.draws
 
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         value, gradient = x.new_zeros(len(x)), torch.zeros_like(x)

@@ -145,9 +145,7 @@ class MeanAccuracy(Fold):
     """Accuracy averaged over the evaluations, which are of several models on the same images."""
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        same_images(evaluations)
-        trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
-        return ratio([rows.survives() for rows in evaluations], trials, blocks(evaluations))
+        return _averaged(evaluations, [rows.survives() for rows in evaluations])
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,7 @@ class Reached(Fold):
     """Share of draws in which the attacks have what they wanted, over all images: where one found nothing it failed."""
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        same_images(evaluations)
-        trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
-        return ratio([rows.fooled() for rows in evaluations], trials, blocks(evaluations))
+        return _averaged(evaluations, [rows.fooled() for rows in evaluations])
 
 
 @dataclass(frozen=True)
@@ -167,9 +163,8 @@ class Changed(Fold):
     within: Within = ANY
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        same_images(evaluations)
-        trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
-        return ratio([_moved(rows, self.within)[None].astype(np.float64) for rows in evaluations], trials)
+        moved = [_moved(rows, self.within)[None].astype(np.float64) for rows in evaluations]
+        return _averaged(evaluations, moved, judged=False)
 
 
 @dataclass(frozen=True)
@@ -195,6 +190,13 @@ class Joint(Fold):
         draws = min((len(one.decisions) for one in evaluations if len(one.decisions) > 1), default=1)
         fooled = [one.fooled()[:draws] for one in evaluations]
         return rate(np.prod(np.broadcast_arrays(*fooled), axis=0), blocks(evaluations))
+
+
+def _averaged(evaluations: Sequence[Rows], hits: Sequence[Matrix], judged: bool = True) -> Estimate:
+    """Mean of ``hits`` (R, N) of every evaluation over all images; ``judged`` unless no draw of a judge is in them."""
+    same_images(evaluations)
+    trials = np.full(len(evaluations[0].labels), float(len(evaluations)))
+    return ratio(hits, trials, blocks(evaluations) if judged else None)
 
 
 def _check_gate(size: int, pass_at: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robassay.classifier import Classifier
-from robassay.estimators import Backprop, Directed, Estimator
+from robassay.estimators import Around, Backprop, Directed, Estimator
 from robassay.registry import part
 from robassay.rng import Stream
 from robassay.threat import Loss, per_example
@@ -18,7 +18,7 @@ _doubled: WeakKeyDictionary[Classifier, Classifier] = WeakKeyDictionary()
 
 
 @part(source="Carlini and Wagner 2017, §VIII-A (a saturated softmax); double precision")
-class Precise(Estimator):
+class Precise(Around):
     """The direction of ``inner`` on a copy of the classifier in float64, each image's scaled to a largest entry of 1.
 
     A softmax inside the network, or a tanh, is exactly flat in float32 where its argument passes about 90, in float64
@@ -27,14 +27,6 @@ class Precise(Estimator):
     """
 
     inner: Estimator = Backprop()
-
-    @property
-    def evades(self) -> bool:  # type: ignore[override]
-        return self.inner.evades
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        return self.inner.draws
 
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         found = self.inner(doubled(model), x.double(), loss, rng)

@@ -200,7 +200,7 @@ def _alone(module: nn.Module, x: Tensor, rng: Stream) -> bool:
     """Whether the module takes a single image; one that squeezes its output, or norms over the batch, may not."""
     try:
         return _logits(module, x[:1], rng.child("alone")).shape[0] == 1
-    except Exception:
+    except Exception:  # a user's forward may raise anything: that it does is the answer
         return False
 
 
@@ -251,7 +251,7 @@ def _ruled(module: nn.Module, x: Tensor, rule: Rule, rng: Stream) -> Tensor | No
         image = x.detach().clone().requires_grad_()
         try:
             (gradient,) = torch.autograd.grad(logits_of(module(image.clone())).sum(), image, allow_unused=True)
-        except Exception:
+        except Exception:  # as above: a rule of spike trains is refused by a network without time, too
             return None
     return gradient
 
@@ -265,7 +265,7 @@ def _differentiable(module: nn.Module, x: Tensor, rng: Stream) -> tuple[bool, bo
             if not logits.requires_grad:
                 return False, False
             (gradient,) = torch.autograd.grad(logits.square().sum(), image, allow_unused=True)
-        except Exception:
+        except Exception:  # as above: NumPy inside, or a kernel without a backward pass
             return False, True
     return gradient is not None and bool((gradient != 0).any()), False
 

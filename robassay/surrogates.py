@@ -12,7 +12,7 @@ from torch import Tensor
 from robassay.analogue import Activation, ClipFloor, ReLU, standing_in
 from robassay.classifier import Classifier
 from robassay.errors import UsageError
-from robassay.estimators import Backprop, Cost, Directed, Estimator, Ruled, drawn
+from robassay.estimators import Around, Backprop, Cost, Directed, Estimator, Ruled, drawn
 from robassay.registry import part
 from robassay.rng import Stream
 from robassay.rules import BPTR, RGA, Atan, Rectangle, Rule, StraightThrough, Triangle, acting
@@ -22,7 +22,7 @@ OWN = "own rule"
 
 
 @part(source="Sharmin et al. 2019, Algorithm 2; Bu et al. 2022 (clip and floor)")
-class Twin(Estimator):
+class Twin(Around):
     """The direction of the analogue twin: same weights, ``convert`` for every layer of neurons, no encoder noise.
 
     Value and logits are the spiking network's own. A classifier without layers of neurons is its own twin.
@@ -35,14 +35,6 @@ class Twin(Estimator):
     convert: Activation = ReLU()
     inner: Estimator = Backprop()
 
-    @property
-    def evades(self) -> bool:  # type: ignore[override]
-        return self.inner.evades
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        return self.inner.draws
-
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         with standing_in(self.convert):
             found = self.inner(model, x, loss, rng.child("twin"))
@@ -50,7 +42,7 @@ class Twin(Estimator):
 
 
 @part(source="Bu et al. 2023 (time-extended attack)")
-class Extended(Estimator):
+class Extended(Around):
     """The direction of the same network run for more ``steps`` than it is deployed with; value and logits as deployed.
 
     Raises (when used):
@@ -64,21 +56,13 @@ class Extended(Estimator):
         if self.steps < 1:
             raise UsageError(f"steps={self.steps}: a pass has one time step at least. Write Extended(steps=32).")
 
-    @property
-    def evades(self) -> bool:  # type: ignore[override]
-        return self.inner.evades
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        return self.inner.draws
-
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         found = self.inner(model.lasting(self.steps), x, loss, rng.child("longer"))
         return _judged(found, model, x, loss, self.draws, rng)
 
 
 @part(source="Hao et al. 2024 (gradients of several kinds in one step)")
-class Averaged(Estimator):
+class Averaged(Around):
     """Mean direction of ``inner`` under several rules, each scaled to the same size: sizes differ a thousandfold.
 
     Value and logits are those of the first rule's passes; a forward pass is the same under every rule.
@@ -90,14 +74,6 @@ class Averaged(Estimator):
     def __post_init__(self) -> None:
         if not self.rules:
             raise UsageError("Averaged() needs one rule at least, such as Averaged((Triangle(0.25), RGA())).")
-
-    @property
-    def evades(self) -> bool:  # type: ignore[override]
-        return self.inner.evades
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        return self.inner.draws
 
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         found = []

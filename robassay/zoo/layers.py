@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import Any, final
 
@@ -113,7 +114,7 @@ class Ruling(Around):
 # ------------------------------------------------------------------------------------------------- changes of images
 
 
-class Front(nn.Module):
+class Front(nn.Module, abc.ABC):
     """A change of images whose gradient is 0, as that of every rounding.
 
     Args:
@@ -124,9 +125,9 @@ class Front(nn.Module):
         super().__init__()
         self.straight = straight
 
+    @abc.abstractmethod
     def changed(self, x: Tensor) -> Tensor:
-        """The changed images, same shape."""
-        raise NotImplementedError
+        """The changed images (B, C, H, W), same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         seen = self.changed(x)
