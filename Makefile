@@ -46,9 +46,10 @@ bench: env
 	@$(PIP) -e '.[test,bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python bench/black_box.py
 
+# All at once, since what is long in one protocol leaves the other workers to the rest; then a report of each.
 protocols: env
-	@for one in transfer white mixtures stability cost translucent substitutes; do \
-		$(BIN)/robassay run protocols-$$one || exit 1; done
+	@for one in protocols protocols-transfer protocols-white protocols-mixtures protocols-stability protocols-cost \
+		protocols-translucent protocols-substitutes; do $(BIN)/robassay run $$one || exit 1; done
 
 # Trains the zoo's networks anew and measures what is true of them; the result is part of the package.
 zoo: env

@@ -1,6 +1,7 @@
 """The proof: the attack that won, as one file of plain torch that anybody can run and nobody has to trust us for.
 
 Where plain torch cannot carry the attack itself, the file carries what it made: images in the ball need no author.
+Where it cannot build the network either, such as one in memory, the network lies beside it as torch's own program.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from robassay.access import White
 from robassay.attacks.gradient import BIM, FGSM, PGD
+from robassay.cell import Model
 from robassay.cells import Attacked, Craft
 from robassay.data import pixels
 from robassay.errors import UsageError
@@ -24,6 +26,7 @@ from robassay.estimators import Backprop
 from robassay.folds import rows
 from robassay.given import Given
 from robassay.goals import Untargeted
+from robassay.program import write_program
 from robassay.proof_text import (
     ATTACK_SEED,
     BALL,
@@ -35,96 +38,107 @@ from robassay.proof_text import (
     STEEPEST,
     documented,
     images_of,
+    named,
     own_network,
+    program_network,
+    program_of,
 )
 from robassay.registry import imported_roots, part_name
 from robassay.report.words import ball, full
+from robassay.run.worker import LocalContext
 from robassay.store import Store
 from robassay.study import Audit, Evaluation
 
 AT_ONCE = 200
 """Images times draws whose graphs a proof holds at once; a batch is 100 images where a net couples them."""
+AS_EXAMPLE = 7
+"""Images that a network is shown when it is written down."""
 NEAR = 0.02
 """An attack that leaves so much more than the worst of all is not what a reviewer should be sent."""
 
 
 def check_provable(item: Audit, file: Path) -> None:
-    """Whether what an audit finds can be shown by a file of plain torch; known before anything is computed.
+    """Whether ``file`` is a place for a proof; known before anything is computed.
 
     Raises:
-        UsageError: it cannot, with the reason, or ``file`` is none that a proof can be written to.
+        UsageError: it is none that a proof can be written to, or the user's own file none that it can import.
     """
     target = item.claimed[0].target
-    if not isinstance(target, Given):
-        raise UsageError(
-            f"a proof calls the build() of your own file, and this network is a {type(target).__name__.lower()} one. "
-            "Write the module into a file and audit 'file.py:build' with its weights."
-        )
-    if file.suffix != ".py" or file.resolve() == Path(target.file):
+    own = Path(target.file) if isinstance(target, Given) else None
+    if file.suffix != ".py" or file.resolve() == own:
         raise UsageError(f"'{file}' is no place for a proof. Write the name of a new Python file, such as proof.py.")
-    if "robassay" in imported_roots(target.file):
-        raise UsageError(
-            f"a proof runs without robassay, and '{Path(target.file).name}' (or a module beside it) imports it. Put "
-            "build() into a file of plain torch."
-        )
-    if target.words:
-        raise UsageError(
-            f"a proof runs in plain torch, and this network ({target.words}) runs through robassay's adapter, which "
-            "resets its state and says how time runs."
-        )
-    stem = Path(target.file).stem
-    if stem in sys.stdlib_module_names or stem == "torch" or "." in stem:
-        raise UsageError(
-            f"a proof imports '{Path(target.file).name}', which is no module's name of its own. Rename it."
-        )
+    if own is not None and _plain(target) and (own.stem in (*sys.stdlib_module_names, "torch") or "." in own.stem):
+        raise UsageError(f"a proof imports '{own.name}', which is no module's name of its own. Rename it.")
+
+
+def _plain(target: Model) -> TypeGuard[Given]:
+    """Whether a file of the user's builds the network with nothing of robassay's."""
+    return isinstance(target, Given) and not target.words and "robassay" not in imported_roots(target.file)
 
 
 def write_proof(item: Audit, result: dict[str, Any], file: Path, store: Store | None = None) -> str:
     """Write the strongest attack of an audit that plain torch can carry, or the images of all, with a file of images.
 
-    The images are written where no attack that can be carried comes near the worst of all: of every image what the
-    strongest attack has made of it. The file then checks that they lie in the ball, and asks the network afresh.
+    The images are written where no attack that can be carried comes near the worst of all, and where no file of plain
+    torch builds the network: of every image what the strongest attack has made of it. The file then checks that they
+    lie in the ball, and asks the network afresh.
 
     Args:
         item: the audit as it was planned.
         result: what came of it, schema 1.
         file: where the Python file goes; its images go to ``<stem>-images.safetensors`` in the same folder.
-        store: where the attacks' images lie; without one an attack is carried, or nothing.
+        store: where the attacks' images lie, and the network where it is no file; without one an attack is carried,
+            or nothing.
 
     Returns:
         A sentence that says what it carries, and why that is not the audit's winner where it is not.
 
     Raises:
-        UsageError: as :func:`check_provable`, no attack can be carried, or the files cannot be written.
+        UsageError: as :func:`check_provable`, no attack or no network can be carried, or the files cannot be written.
     """
     check_provable(item, file)
     left = {a["name"]: a["robust"] for a in result["attacks"]}
-    carried = _carried(item)
+    carried = _carried(item) if _plain(item.claimed[0].target) else {}
     name = min(carried, key=lambda one: float(left[one]["value"]), default=None)
     far = name is None or left[name]["value"] > result["robust"]["value"] + NEAR
+    if name is None and store is None:
+        first, evaluation = next(iter(_evaluations(item).items()))
+        why = _obstacle(item, evaluation)
+        raise UsageError(f"no attack of this audit can be written in plain torch; {first}: {why}.")
     examples = item.claimed[0].examples
     images = examples.load()
     index = torch.arange(examples.start, examples.stop)
     stored = {"x": images.x.contiguous(), "y": images.y, "index": index}
-    if far and store is not None:
-        told = "the proof is the images that the strongest attack on each has made"
-        stored["made"] = _made(item, store)
-        text = _shown(item, result, file, told)
-    elif name is not None:
-        told = f"the proof is {name}, which leaves {full(left[name])}" + _better(item, result, left, name)
-        text = _text(item, result, file, name, carried[name], told)
-    else:
-        first, evaluation = next(iter(_evaluations(item).items()))
-        why = _obstacle(item, evaluation)
-        raise UsageError(f"no attack of this audit can be written in plain torch; {first}: {why}.")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        network = _network(item, result, file, store)
+        if name is None or (far and store is not None):
+            told = "the proof is the images that the strongest attack on each has made"
+            assert store is not None
+            stored["made"] = _made(item, store)
+            text = _shown(item, result, file, told, network)
+        else:
+            told = f"the proof is {name}, which leaves {full(left[name])}" + _better(item, result, left, name)
+            text = _text(item, result, file, (name, *carried[name]), told, network)
         about = {"data": examples.data.name, "checksum": examples.data.checksum, "split": examples.split}
         save_file(stored, images_of(file), about)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"'{file}' cannot be written: {error.strerror}. Choose another place.") from error
     return told
+
+
+def _network(item: Audit, result: dict[str, Any], file: Path, store: Store | None) -> dict[str, object]:
+    """How the file finds its network; one that no file of plain torch builds is written beside it."""
+    target = item.claimed[0].target
+    if _plain(target):
+        logs = any(c["name"] == "probabilities" for c in result["checks"])
+        return {**own_network(target, file), "network": named(target), "logs": LOGS if logs else ""}
+    assert store is not None
+    net = LocalContext(target, store, torch.device("cpu")).open(target)
+    many = write_program(net, program_of(file), pixels(item.claimed[0].examples.load().x[:AS_EXAMPLE]))
+    words = f"{item.title}, which torch.export has written into {program_of(file).name},"
+    return {**program_network(file, many), "network": words, "logs": ""}
 
 
 def _better(item: Audit, result: dict[str, Any], left: dict[str, Any], name: str) -> str:
@@ -196,9 +210,16 @@ def _as_pgd(attack: object, eps: float) -> PGD | None:
     return attack if isinstance(attack, PGD) else None
 
 
-def _text(item: Audit, result: dict[str, Any], file: Path, name: str, carried: tuple[PGD, int], told: str) -> str:
+def _text(
+    item: Audit,
+    result: dict[str, Any],
+    file: Path,
+    carried: tuple[str, PGD, int],
+    told: str,
+    network: dict[str, object],
+) -> str:
     """The file that carries an attack."""
-    attack, draws = carried
+    name, attack, draws = carried
     eps = item.threat.eps
     assert eps is not None
     size = 2.5 * eps / attack.steps if attack.step is None else attack.step
@@ -209,34 +230,33 @@ def _text(item: Audit, result: dict[str, Any], file: Path, name: str, carried: t
     eots = f", gradients averaged over {eot} draws" if eot > 1 else ""
     ran = f"PGD-{attack.steps} on {attack.loss}{eots}, {ball({'norm': item.threat.norm, 'eps': eps})}"
     return CARRIES.substitute(
-        _common(item, result, file, ran, told, f"{full(left)} for this attack"),
+        _common(item, result, file, network, ran, told, f"{full(left)} for this attack"),
         **_ascent(attack, item.threat.norm),
         constants="EPS, SIZE, STEPS, RESTARTS, EOT, SELECT, JUDGE, BATCH = " + ", ".join(map(repr, numbers)),
         loss=LOSSES[attack.loss],
     )
 
 
-def _shown(item: Audit, result: dict[str, Any], file: Path, told: str) -> str:
+def _shown(item: Audit, result: dict[str, Any], file: Path, told: str, network: dict[str, object]) -> str:
     """The file that shows images."""
     judge = result["draws"] if result["stochastic"] else 1
     numbers = (item.threat.eps, judge, _batch(result, 1))
     ran = f"the attacks of an audit, {ball({'norm': item.threat.norm, 'eps': item.threat.eps})}"
     return SHOWS.substitute(
-        _common(item, result, file, ran, told, f"{len(result['attacks'])} attacks"),
+        _common(item, result, file, network, ran, told, f"{len(result['attacks'])} attacks"),
         size=SIZES[item.threat.norm],
         constants="EPS, JUDGE, BATCH = " + ", ".join(map(repr, numbers)),
     )
 
 
-def _common(item: Audit, result: dict[str, Any], file: Path, ran: str, told: str, audit: str) -> dict[str, object]:
+def _common(
+    item: Audit, result: dict[str, Any], file: Path, network: dict[str, object], ran: str, told: str, audit: str
+) -> dict[str, object]:
     """What both kinds of file say."""
-    target = item.claimed[0].target
-    assert isinstance(target, Given)
     return {
-        **own_network(target, file),
-        "doc": documented(target, item.claimed[0].examples, file, ran, told, result["robust"]),
+        **network,
+        "doc": documented(str(network["network"]), item.claimed[0].examples, file, ran, told, result["robust"]),
         "images": json.dumps(images_of(file).name),
-        "logs": LOGS if any(c["name"] == "probabilities" for c in result["checks"]) else "",
         "attack_seed": ATTACK_SEED,
         "audit": audit,
         "union": full(result["robust"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -48,14 +49,12 @@ HEAD = '''\
 
 import json
 import sys
-from importlib import import_module
-from pathlib import Path
+${imports}from pathlib import Path
 
 import torch
 
 HERE = Path(__file__).resolve().parent
-MODEL = HERE / $model
-${weights}IMAGES = HERE / $images
+${places}IMAGES = HERE / $images
 $constants
 TYPES = $types
 
@@ -72,11 +71,7 @@ def tensors(file):  # .safetensors: the size of a header, the header in JSON, th
 BUILD = """\
 if gone := [str(file) for file in ($files) if not file.is_file()]:
     sys.exit(f"not there: {', '.join(gone)}. Put it back, or correct its path at the top of {__file__}.")
-sys.path.insert(0, str(MODEL.parent))
-torch.manual_seed($build_seed)
-net = import_module(MODEL.stem).$build()
-${load}net.eval().requires_grad_(False)
-${logs}images, right = tensors(IMAGES), []
+${opened}${logs}images, right = tensors(IMAGES), []
 """
 TAIL = """\
 each = torch.cat(right, 1).double().mean(0)
@@ -127,32 +122,69 @@ def images_of(file: Path) -> Path:
     return file.with_name(f"{file.stem}-images.safetensors")
 
 
+def program_of(file: Path) -> Path:
+    return file.with_name(f"{file.stem}-network.pt2")
+
+
 def own_network(target: Given, file: Path) -> dict[str, object]:
     """How the file finds the user's network."""
     folder = file.resolve().parent
-    lines = {"weights": "", "load": "", "files": "MODEL, IMAGES"}
+    places, files, load = [f"MODEL = HERE / {json.dumps(os.path.relpath(target.file, folder))}"], "MODEL, IMAGES", []
     if target.weights is not None:
         plain = Path(target.weights).suffix == ".safetensors"
         state = "tensors(WEIGHTS)" if plain else 'state.get("state_dict", state)'
-        before = "" if plain else 'state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)\n'
-        lines["weights"] = f"WEIGHTS = HERE / {json.dumps(os.path.relpath(target.weights, folder))}\n"
-        lines["load"] = f"{before}net.load_state_dict({state})\n"
-        lines["files"] = "MODEL, WEIGHTS, IMAGES"
+        places += [f"WEIGHTS = HERE / {json.dumps(os.path.relpath(target.weights, folder))}"]
+        load += [] if plain else ['state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)']
+        load += [f"net.load_state_dict({state})"]
+        files = "MODEL, WEIGHTS, IMAGES"
+    opened = [
+        "sys.path.insert(0, str(MODEL.parent))",
+        f"torch.manual_seed({target.seeded().seed()})",
+        f"net = import_module(MODEL.stem).{target.build}()",
+        *load,
+        "net.eval().requires_grad_(False)",
+    ]
     net = target.network(torch.device("cpu"))
     floating = [t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()]
     cast = f".to({floating[0]})" if floating and floating[0] != torch.float32 else ""
-    kinds = dict.fromkeys([torch.uint8, torch.int64, *(t.dtype for t in net.state_dict().values())])
-    types = ", ".join(f'"{TYPES[kind]}": {kind}' for kind in kinds)
-    model = json.dumps(os.path.relpath(target.file, folder))
-    seeded = {"build": target.build, "build_seed": target.seeded().seed()}
-    return {**lines, **seeded, "model": model, "cast": cast, "types": f"{{{types}}}"}
+    return {
+        "imports": "from importlib import import_module\n",
+        "places": _lines(places),
+        "files": files,
+        "opened": _lines(opened),
+        "cast": cast,
+        "types": _types(t.dtype for t in net.state_dict().values()),
+    }
 
 
-def documented(target: Given, on: Examples, file: Path, ran: str, told: str, union: dict[str, Any]) -> str:
+def program_network(file: Path, many: bool) -> dict[str, object]:
+    """How the file finds a network that :mod:`robassay.program` has written, for ``many`` images or for one."""
+    opened = "net = torch.export.load(NETWORK).module()\n"
+    each = "one, net = net, lambda x: torch.cat([one(k) for k in x.split(1)])  # it takes one image at a time\n"
+    return {
+        "imports": "",
+        "places": f"NETWORK = HERE / {json.dumps(program_of(file).name)}\n",
+        "files": "NETWORK, IMAGES",
+        "opened": opened if many else opened + each,
+        "cast": "",
+        "types": _types(()),
+    }
+
+
+def _types(kinds: Iterable[torch.dtype]) -> str:
+    """The types of tensor that the file must be able to read, besides those of its images."""
+    known = dict.fromkeys([torch.uint8, torch.int64, torch.float32, *kinds])
+    return "{" + ", ".join(f'"{TYPES[kind]}": {kind}' for kind in known) + "}"
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def documented(network: str, on: Examples, file: Path, ran: str, told: str, union: dict[str, Any]) -> str:
     """What stands at the top of a proof: what ``ran``, on which images, and what the audit has ``told``."""
     data = on.data
-    weights = f" with {Path(target.weights).name} (SHA-256 {target.weights_digest}…)" if target.weights else ""
-    first = f"What is left of {Path(target.file).name}:{target.build}{weights} under {ran}. Run: python {file.name}"
+    first = f"What is left of {network} under {ran}. Run: python {file.name}"
     second = (
         f"Images {on.start} to {on.stop - 1} of {data.name} ({on.split}, checksum {data.checksum}) lie in "
         f"{images_of(file).name}. Of robassay {__version__}'s audit, {told}; the worst of all its attacks per image "
@@ -161,3 +193,9 @@ def documented(target: Given, on: Examples, file: Path, ran: str, told: str, uni
     safe = [one.replace("\\", "/").replace('"', "'") for one in (first, second)]
     quotes = " " * 3
     return "\n\n".join(textwrap.fill(one, 120, initial_indent=quotes, break_long_words=False)[3:] for one in safe)
+
+
+def named(target: Given) -> str:
+    """The user's network with the file of its weights, in words."""
+    weights = f" with {Path(target.weights).name} (SHA-256 {target.weights_digest}…)" if target.weights else ""
+    return f"{Path(target.file).name}:{target.build}{weights}"

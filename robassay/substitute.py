@@ -155,9 +155,10 @@ class Substitute(Model):
         known = answers != REJECT
         learnt, held = known & (origin < self.learnt), known & (origin >= self.learnt)
         found = answers[learnt].unique().tolist()
-        if len(found) < 2 or not held.any():
+        few = len(found) < (2 if self.rounds else 1)  # steps towards another label need a second one
+        if few or not held.any():
             said = f"gave one label, {found[0]}, to" if found else "refused all of"
-            what = f"{said} the {self.learnt} images to learn" if len(found) < 2 else "refused all held images"
+            what = f"{said} the {self.learnt} images to learn" if few else "refused all held images"
             raise UsageError(f"the oracle {what}, so there is nothing to learn from. Give other or more images.")
         return _State(answers, x[learnt], answers[learnt], origin[learnt], {}, [])
 

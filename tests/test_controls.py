@@ -18,10 +18,6 @@ from robassay.study import Study
 from robassay.threat import Threat
 from robassay.training import Recipe
 
-SEARCHED = ("kwta", "lif-narrow")
-"""Masked for PGD with enough steps, which the zoo was measured with. Auto-PGD on the same loss leaves 8 and 2 %:
-what an audit calls the cause then turns on the search."""
-
 
 @pytest.mark.long
 def test_masked_networks_are_flagged_and_honest_ones_are_not(tmp_path):
@@ -38,10 +34,7 @@ def test_masked_networks_are_flagged_and_honest_ones_are_not(tmp_path):
     for name, a in results.items():
         rates = " ".join(f"{k} {100 * a[k]['value']:5.1f}" for k in ("clean", "claimed", "adequate", "robust"))
         print(f"{name:24} {rates}  {a['verdict']} {a['cause']}  won by {a['winner']}")
-    sure = {n: e.masked for n, e in zoo.ENTRIES.items() if n not in SEARCHED}
-    assert {name: flagged(a) for name, a in results.items() if name in sure} == sure
-    for name in SEARCHED:
-        assert results[name]["verdict"] in ("artefact", "overstated") and results[name]["robust"]["high"] < 0.1
+    assert {name: flagged(a) for name, a in results.items()} == {n: e.masked for n, e in zoo.ENTRIES.items()}
     robust = {name: a["robust"] for name, a in results.items()}
     assert robust["hardened"]["low"] > 0.3
     for name in ("hardened-x100", "quantised-hardened"):

@@ -31,7 +31,8 @@ LAYERS = (
     ("documents", "checklist exhibits document"),
     (
         "edge",
-        "evidence report compare claims proof_text proof zoo battery auditing referee demo studies papers exams cli",
+        "evidence report compare claims proof_text program proof zoo battery auditing referee demo studies papers "
+        "exams cli",
     ),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}

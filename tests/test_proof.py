@@ -6,7 +6,6 @@ import re
 import runpy
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -269,22 +268,49 @@ def test_what_cannot_be_proven_is_refused_with_the_reason(user, tmp_path):
     blind = planned(user, "blocked", known=Known(stochastic=False, differentiable=False, opaque=True))
     with pytest.raises(UsageError, match=r"claimed: its gradient is that of robassay's differences"):
         write_proof(blind, made_up(blind, "claimed"), proof)
-    with pytest.raises(UsageError, match="runs through robassay's adapter"):
-        spiking = replace(item.claimed[0], target=replace(item.claimed[0].target, words="snnTorch, 25 steps"))
-        check_provable(replace(item, claimed=(spiking,)), proof)
-    for name, text in (("own.py", "import robassay as ra"), ("random.py", ""), ("beside.py", "import other")):
-        (tmp_path / "other.py").write_text("def late():\n    from robassay.nets import mlp\n")
-        (tmp_path / name).write_text(text + "\nfrom torch import nn\ndef build(): return nn.Linear(64, 10)\n")
-        on = item.claimed[0].examples
-        told = "Rename it" if name == "random.py" else "runs without robassay"
-        with pytest.raises(UsageError, match=told):
-            model = given(str(tmp_path / name), "build", None, on)
-            check_provable(describe_audit(model, on, item.threat), proof)
-    images = DIGITS.split("test")
-    with pytest.raises(UsageError, match="this network is a held one"):
-        data = (pixels(images.x[:40]), images.y[:40])
-        robassay.audit(load_name(user / "mine.py", "plain")(), data, linf=0.1, examples=40, proof=proof, quiet=True)
+    (tmp_path / "random.py").write_text("from torch import nn\ndef build(): return nn.Linear(64, 10)\n")
+    model = given(str(tmp_path / "random.py"), "build", None, item.claimed[0].examples)
+    with pytest.raises(UsageError, match=r"no module.s name of its own"):
+        check_provable(describe_audit(model, item.claimed[0].examples, item.threat), proof)
     assert not proof.exists()
+
+
+def in_memory(user: Path, build: str) -> nn.Module:
+    """A trained network of the user's that no file can be asked for."""
+    module = load_name(user / "mine.py", build)()
+    module.load_state_dict(load_safetensors(user / "w.safetensors"))
+    return module
+
+
+@pytest.mark.parametrize("build", ["masked", "noisy"])
+def test_a_network_that_no_file_builds_lies_beside_its_proof(user, tmp_path, build):
+    """An audit of a module in memory, and its proof in a process of torch alone (about 5 s each)."""
+    proof, images = tmp_path / "proof.py", DIGITS.split("test")
+    data = (pixels(images.x[:60]), images.y[:60])
+    module = in_memory(user, build)
+    result = robassay.audit(
+        module, data, linf=0.1, examples=60, draws=30, claimed="pgd:draws=5", proof=proof, quiet=True
+    )
+    assert 0.1 < result["robust"]["value"] < 0.9, "a number that could be missed"
+    shown = alone(proof)
+    value, low, high = (float(v) / 100 for v in re.findall(r"[\d.]+", shown.splitlines()[0])[:3])
+    told = result["robust"]
+    assert low <= told["value"] <= high and told["low"] <= value <= told["high"]
+    assert f"n = 60, {30 if build == 'noisy' else 1} fresh draws" in shown
+    if build == "masked":
+        assert value == pytest.approx(told["value"], abs=1e-3) and result["claimed"]["value"] > high
+    (tmp_path / "proof-network.pt2").unlink()
+    with pytest.raises(SystemExit, match=r"not there: .*proof-network\.pt2"):
+        run_here(proof)
+
+
+def test_a_file_that_needs_robassay_is_proven_by_its_program(user, tmp_path):
+    """A user's file of one of robassay's networks; an audit of 20 images (about 3 s)."""
+    text = "import robassay as ra\nfrom robassay.nets.cnn import SmallCNN\n"
+    (tmp_path / "own.py").write_text(text + "def build(): return SmallCNN(4, 16).build((1, 8, 8), 10)\n")
+    proof = tmp_path / "proof.py"
+    robassay.audit(f"{tmp_path / 'own.py'}:build", linf=0.05, examples=20, proof=proof, quiet=True, workers=0)
+    assert "own.py" not in proof.read_text() and alone(proof).startswith("this file: ")
 
 
 def test_where_no_attack_can_be_carried_its_images_are(user, tmp_path):

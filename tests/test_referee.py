@@ -15,7 +15,7 @@ from robassay.cells import Examples
 from robassay.data import find, pixels
 from robassay.errors import RobassayError, UsageError
 from robassay.intervals import Estimate, rate
-from robassay.referee import judged, referee
+from robassay.referee import judged, referee, threat_of
 from robassay.referee.account import Answer, from_json, settle
 from robassay.store import Store
 
@@ -108,9 +108,9 @@ def test_images_outside_of_the_ball_are_no_answer(tmp_path):
     target, x = zoo.model("plain"), pixels(on.load().x)
     far = x.clone()
     far[3, 0, 0, 0] = 1 if x[3, 0, 0, 0] < 0.5 else 0
-    assert len(judged("t", target, x, on, Store(tmp_path / "s"))) == 20
+    assert len(judged("t", target, x, on, threat_of("plain"), Store(tmp_path / "s"))) == 20
     with pytest.raises(RobassayError, match="1 of 20 images"):
-        judged("t", target, far, on, Store(tmp_path / "s"))
+        judged("t", target, far, on, threat_of("plain"), Store(tmp_path / "s"))
 
 
 def test_an_unknown_or_missing_tool_is_said(tmp_path, monkeypatch):

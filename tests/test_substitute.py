@@ -342,6 +342,7 @@ def test_an_oracle_that_labels_nothing_or_all_alike_is_told(tmp_path: Path) -> N
         substitute(oracle=Alike()).compute(Ctx(tmp_path))
     with pytest.raises(UsageError, match="refused all of the 18 images to learn"):
         substitute(oracle=Alike(), policy=Rejecting(confidence=0.25)).compute(Ctx(tmp_path))
+    assert substitute(oracle=Alike(), rounds=0).compute(Ctx(tmp_path)), "an audit's twin of a constant network"
 
 
 @pytest.mark.parametrize(

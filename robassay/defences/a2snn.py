@@ -124,7 +124,7 @@ class NoiseHead(Classifier):
     def draw(self, h: Tensor) -> Tensor:
         if not self.stochastic:
             return self.quiet(h)
-        rows = len(h) if self.rows == "independent" else 1
+        rows = h.shape[0] if self.rows == "independent" else 1
         normal = torch.randn(rows, self.net.dim, device=h.device, dtype=h.dtype)
         logits: Tensor = self.head(h + normal @ self.factor.T)
         return logits

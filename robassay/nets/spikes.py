@@ -95,13 +95,22 @@ class Neurons(nn.Module):
         super().__init__()
         self.spikes, self.balanced, self.leak = spikes, balanced, leak
         self.register_buffer("threshold", torch.tensor(float(threshold)))
+        self._known: tuple[Tensor, int, float] | None = None
 
     def forward(self, current: Tensor, carry: Carry) -> Tensor:
-        how, threshold = self.spikes, self.threshold.item() * (self.spikes.scale if self.balanced else 1.0)
+        how, threshold = self.spikes, self._number() * (self.spikes.scale if self.balanced else 1.0)
         settings = (current, self.leak, threshold, how.reset, how.rule)
         fired, state = neurons_from(carry.take(), *settings, delay=how.delay, strict=how.strict)
         carry.after.append(state)
         return fired
+
+    def _number(self) -> float:
+        """The threshold, asked of its device only where it has changed; torch.export sees no values at all."""
+        known, held = self._known, self.threshold
+        exporting = known is not None and torch.compiler.is_exporting()
+        if known is None or not (exporting or (known[0] is held and known[1] == held._version)):
+            known = self._known = (held, held._version, held.item())
+        return known[2]
 
 
 @final

@@ -45,4 +45,13 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "protocols-substitutes": protocols_substitutes,
         "protocols-translucent": protocols_translucent,
     }
+    if name == "protocols":
+        parts = [make(scale, data_dir) for one, make in studies.items() if one.startswith("protocols-")]
+        return _together(name, f"All protocols on MNIST ({scale})", parts)
     return studies[name](scale, data_dir)
+
+
+def _together(name: str, title: str, parts: list[Study]) -> Study:
+    """Several studies as one: what is long in one leaves the other workers to the rest."""
+    items = tuple(item for one in parts for item in one.items)
+    return Study(name, title, items, scale=parts[0].scale)

@@ -36,7 +36,7 @@ from robassay.run.worker import LocalContext
 from robassay.store import Store
 from robassay.study import Audit, Study
 from robassay.threat import Threat
-from robassay.zoo import ENTRIES, SEEDS, Kept, index, known, model
+from robassay.zoo import ENTRIES, SEEDS, index, known, model
 
 DRAWS = 100
 """Fresh draws by which an image is judged, by our audit and by the referee."""
@@ -79,7 +79,7 @@ def referee(
     wanted = [(entry.name, seed) for entry in entries for seed in range(seeds)]
     on = Examples(find("digits"), "test", 0, images)
     on.load()
-    folder = _Answers(Path(store.root) / "referee", budget, images)
+    folder = Answers(Path(store.root) / "referee", budget, images)
     if tool == "ours":
         _ask_ours(wanted, on, budget, store, workers, quiet, folder)
     else:
@@ -99,7 +99,7 @@ def threat_of(name: str) -> Threat:
     return Threat("linf", ENTRIES[name].eps)
 
 
-class _Answers:
+class Answers:
     """Answers on disk, a file for each tool and network: named by the weights, so that another zoo has others."""
 
     def __init__(self, folder: Path, budget: str, images: int) -> None:
@@ -119,6 +119,7 @@ class _Answers:
         os.replace(temporary, file)
 
     def read(self, tool: str, wanted: Sequence[tuple[str, int]]) -> list[Answer]:
+        """The answers of a tool that are there, in the order of ``wanted``: names with training seeds."""
         files = [self.file(tool, name, seed) for name, seed in wanted]
         return [from_json(json.loads(f.read_text(encoding="utf-8"))) for f in files if f.is_file()]
 
@@ -133,7 +134,7 @@ def _ask_ours(
     store: Store,
     workers: int,
     quiet: bool,
-    folder: _Answers,
+    folder: Answers,
 ) -> None:
     items = {f"{name}-{seed}": bare_audit(name, seed, on, budget, store) for name, seed in wanted}
     study = Study("referee", "Referee", tuple(items.values()), scale="audit")
@@ -149,7 +150,7 @@ def _ask_ours(
             seed,
             ENTRIES[name].masked,
             Estimate(*(stated[k] for k in ("value", "low", "high", "n"))),
-            judged("ours", target, strongest(items[title], target, on, store), on, store),
+            judged("ours", target, strongest(items[title], target, on, store), on, threat_of(name), store),
             flagged(found),
             found["verdict"] + (f" ({found['cause']})" if found["cause"] else ""),
             _seconds(items[title], store),
@@ -210,7 +211,7 @@ def _ask_other(
     budget: str,
     store: Store,
     quiet: bool,
-    folder: _Answers,
+    folder: Answers,
 ) -> None:
     images = on.load()
     x, y = pixels(images.x), images.y
@@ -218,19 +219,20 @@ def _ask_other(
         if folder.has(tool, name, seed):
             continue
         target, begun = model(name, seed), time.perf_counter()
-        opened = _opened(target, store)
+        net = opened(target, store)
         with Stream(("referee", tool, "asks", target.key)).active():
-            stated = TOOLS[tool](opened, x, y, threat_of(name), budget)
+            stated = TOOLS[tool](net, x, y, threat_of(name), budget)
         seconds = time.perf_counter() - begun
         robust = rate(stated.right.numpy().astype(np.float64)[None])
-        right = judged(tool, target, stated.images, on, store)
+        right = judged(tool, target, stated.images, on, threat_of(name), store)
         words = "warns" if stated.warned else ""
         folder.write(tool, Answer(name, seed, ENTRIES[name].masked, robust, right, verdict=words, seconds=seconds))
         if not quiet:
             print(f"{tool}: {name} {seed}: {robust}, delivered {100 * float(np.mean(right)):.1f} %, {seconds:.0f} s")
 
 
-def _opened(target: Model, store: Store) -> Classifier:
+def opened(target: Model, store: Store) -> Classifier:
+    """The classifier of a stored model, on the CPU."""
     return LocalContext(target, store, torch.device("cpu")).open(target)
 
 
@@ -238,17 +240,17 @@ def _opened(target: Model, store: Store) -> Classifier:
 
 
 @torch.no_grad()
-def judged(tool: str, target: Kept, images: Tensor, on: Examples, store: Store) -> tuple[float, ...]:
+def judged(tool: str, target: Model, images: Tensor, on: Examples, threat: Threat, store: Store) -> tuple[float, ...]:
     """Per image the share of :data:`DRAWS` fresh draws that are right on ``images`` (N, C, H, W) in [0,1].
 
     Raises:
         RobassayError: an image is farther from its original than the threat allows.
     """
-    originals, threat = on.load(), threat_of(target.name)
+    originals = on.load()
     outside = int((~threat.holds(images, pixels(originals.x))).sum())
     if outside:
         raise RobassayError(f"{tool} returned a larger change than {threat} in {outside} of {len(images)} images.")
-    opened = _opened(target, store)
-    logits = opened.sample(opened.prefix(images), DRAWS, Stream(("referee", tool, "judges", target.key)))
+    net = opened(target, store)
+    logits = net.sample(net.prefix(images), DRAWS, Stream(("referee", tool, "judges", target.key)))
     right: Matrix = (logits.argmax(-1) == originals.y).double().mean(0).numpy()
     return tuple(float(share) for share in right)

@@ -132,7 +132,7 @@ ENTRIES: dict[str, Entry] = {
             "bnn", lambda m: Ruling(m, Rectangle(0.02)), same="bnn",
         ),
         Entry("bnn", False, "binarised", "binarised MLP, its signs differentiated as usual", "bnn", "bnn-narrow"),
-        Entry("lif-narrow", True, "spiking", "spiking MLP trained with a narrow surrogate", "lif-narrow", "lif-wide"),
+        Entry("lif-narrow", True, "spiking", "spiking MLP trained with a surrogate of 0.004", "lif-narrow", "lif-wide"),
         Entry("lif-wide", False, "spiking", "spiking MLP trained with a wide surrogate", "lif-wide", "lif-narrow"),
         Entry(
             "binary-stochastic", False, "coins", "MLP of binary stochastic units", "binary-stochastic", "noise-head"
