@@ -1,12 +1,16 @@
 """The audit's controls: every network of the zoo, thresholds chosen on one half of the families, tested on the other.
 
 Run:   python bench/controls.py [STORE] [--seeds 3] [--images 200] [--budget quick] [--workers 0]
+
+With --proofs PYTHON the proof of every flagged network is run by that interpreter, which needs nothing but torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +24,7 @@ from robassay.cells import Examples
 from robassay.data import find
 from robassay.document import Document
 from robassay.intervals import Estimate, rate
+from robassay.proof import write_proof
 from robassay.referee import bare_audit, flagged
 from robassay.run import carry_out
 from robassay.store import Store
@@ -27,6 +32,8 @@ from robassay.study import Study
 from robassay.verdict import FLAGS
 from robassay.zoo import ENTRIES, SEEDS
 
+DIGIT = 0.0005
+"""What is lost in a figure that is printed with one digit of a per cent."""
 DELTAS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15)
 Net = tuple[str, int]
 Results = Mapping[Net, dict[str, Any]]
@@ -54,6 +61,27 @@ def audited(store: Store, seeds: int, images: int, budget: Budget, workers: int)
         told = {one["title"]: one for one in Document(study.freeze(), store).audits()}
         found[delta] = {key: told[item.title] for key, item in items.items()}
     return found
+
+
+def proven(store: Store, results: Results, images: int, budget: Budget, python: Path) -> list[dict[str, Any]]:
+    """What the proof of every flagged network says when ``python`` runs it, and whether that is what the audit said."""
+    on, folder, rows = Examples(find("digits"), "test", 0, images), Path(store.root) / "proofs", []
+    for (name, seed), one in results.items():
+        if not flagged(one):
+            continue
+        file = folder / f"{name}-{seed}.py"
+        write_proof(bare_audit(name, seed, on, budget, store), one, file, store)
+        line = [str(python), "-I", str(file)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, env={"OMP_NUM_THREADS": "1"})
+        said = (done.stdout or done.stderr.strip()).splitlines()[0]
+        low, high = (float(v) / 100 for v in re.findall(r"[\d.]+", said)[1:3]) if done.returncode == 0 else (1, 0)
+        same = low - DIGIT <= one["robust"]["value"] <= high + DIGIT
+        rows.append({"net": name, "seed": seed, "audit": one["robust"], "proof": said, "same": same})
+        print(
+            f"{name + ' ' + str(seed):26} audit {100 * one['robust']['value']:5.1f}   {said}{'' if same else '   <--'}"
+        )
+    print(f"{sum(row['same'] for row in rows)} of {len(rows)} proofs say what the audit says")
+    return rows
 
 
 def show(results: Results) -> None:
@@ -143,9 +171,11 @@ def main() -> None:
     ask.add_argument("--images", type=int, default=200)
     ask.add_argument("--budget", default="quick")
     ask.add_argument("--workers", type=int, default=0)
+    ask.add_argument("--proofs", type=Path, default=None)
     said = ask.parse_args()
     torch.set_num_threads(1)
-    found = audited(Store(said.store), said.seeds, said.images, said.budget, said.workers)
+    store = Store(said.store)
+    found = audited(store, said.seeds, said.images, said.budget, said.workers)
     show(found[0.05])
     print("\nall networks, nothing chosen")
     rows = [told(f"verdict, δ = {100 * d:g} points", {k: flagged(o) for k, o in r.items()}) for d, r in found.items()]
@@ -154,7 +184,8 @@ def main() -> None:
     file.parent.mkdir(exist_ok=True)
     keep = ("clean", "claimed", "adequate", "robust", "g1", "g2", "verdict", "cause", "winner")
     nets = [{"net": n, "seed": s, **{k: one[k] for k in keep}} for (n, s), one in found[0.05].items()]
-    about = {"images": said.images, "budget": said.budget, "nets": nets, "rules": rows}
+    proofs = proven(store, found[0.05], said.images, said.budget, said.proofs) if said.proofs else []
+    about = {"images": said.images, "budget": said.budget, "nets": nets, "rules": rows, "proofs": proofs}
     file.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\n{file}")
 

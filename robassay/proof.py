@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from robassay.access import White
 from robassay.attacks.gradient import BIM, FGSM, PGD
 from robassay.cell import Model
-from robassay.cells import Attacked, Craft
+from robassay.cells import Attacked, Craft, Examples
 from robassay.data import pixels
 from robassay.errors import UsageError
 from robassay.estimators import Backprop
@@ -105,7 +106,7 @@ def write_proof(item: Audit, result: dict[str, Any], file: Path, store: Store | 
         first, evaluation = next(iter(_evaluations(item).items()))
         why = _obstacle(item, evaluation)
         raise UsageError(f"no attack of this audit can be written in plain torch; {first}: {why}.")
-    examples = item.claimed[0].examples
+    examples = _examples(item)
     images = examples.load()
     index = torch.arange(examples.start, examples.stop)
     stored = {"x": images.x.contiguous(), "y": images.y, "index": index}
@@ -126,6 +127,11 @@ def write_proof(item: Audit, result: dict[str, Any], file: Path, store: Store | 
     except OSError as error:
         raise UsageError(f"'{file}' cannot be written: {error.strerror}. Choose another place.") from error
     return told
+
+
+def _examples(item: Audit) -> Examples:
+    """All images of the audit, whose evaluations are slices."""
+    return replace(item.clean[0].examples, stop=item.clean[-1].examples.stop)
 
 
 def _network(item: Audit, result: dict[str, Any], file: Path, store: Store | None) -> dict[str, object]:
@@ -156,7 +162,7 @@ def _made(item: Audit, store: Store) -> Tensor:
     everything = [item.clean, item.claimed, item.adequate, *battery]
     right = np.stack([rows([store.read(s.key) for s in e]).survives().mean(0) for e in everything])
     chosen = torch.from_numpy(right.argmin(0))
-    made = pixels(item.claimed[0].examples.load().x)
+    made = pixels(_examples(item).load().x)
     for place, evaluation in enumerate(everything):
         attacked = torch.cat([_images(score.on, store) for score in evaluation])
         made[chosen == place] = attacked[chosen == place]
@@ -255,7 +261,7 @@ def _common(
     """What both kinds of file say."""
     return {
         **network,
-        "doc": documented(str(network["network"]), item.claimed[0].examples, file, ran, told, result["robust"]),
+        "doc": documented(str(network["network"]), _examples(item), file, ran, told, result["robust"]),
         "images": json.dumps(images_of(file).name),
         "attack_seed": ATTACK_SEED,
         "audit": audit,

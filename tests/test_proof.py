@@ -91,9 +91,11 @@ def user(tmp_path_factory) -> Path:
     return folder
 
 
-def planned(user: Path, build: str = "plain", weights: str | None = "w.safetensors", **more: object) -> Audit:
-    """An audit of 40 digits that is only described."""
-    on = Examples(DIGITS, "test", 5, 45)
+def planned(
+    user: Path, build: str = "plain", weights: str | None = "w.safetensors", stop: int = 45, **more: object
+) -> Audit:
+    """An audit of 40 digits, the sixth to the one before ``stop``, that is only described."""
+    on = Examples(DIGITS, "test", 5, stop)
     model = given(str(user / "mine.py"), build, None if weights is None else str(user / weights), on)
     threat = more.pop("threat", Threat("linf", 0.1))
     return describe_audit(model, on, threat, **more)  # type: ignore[arg-type]
@@ -228,6 +230,16 @@ def test_weights_of_every_form_are_read(user, tmp_path, build, weights):
     assert found["made"].dtype == torch.float32
 
 
+def test_all_images_of_an_audit_are_in_it(user, tmp_path):
+    """An audit goes through its images in slices of a hundred."""
+    item = planned(user, stop=235)
+    assert len(item.clean) == 3
+    write_proof(item, made_up(item, "claimed"), tmp_path / "proof.py")
+    images = load_safetensors(tmp_path / "proof-images.safetensors")
+    assert images["index"].tolist() == list(range(5, 235)) and torch.equal(images["y"], DIGITS.split("test").y[5:235])
+    assert "Images 5 to 234 of digits" in " ".join((tmp_path / "proof.py").read_text(encoding="utf-8").split())
+
+
 def test_a_file_that_has_moved_is_named(user, tmp_path):
     (tmp_path / "elsewhere.py").write_text(
         "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))"
@@ -286,17 +298,18 @@ def in_memory(user: Path, build: str) -> nn.Module:
 def test_a_network_that_no_file_builds_lies_beside_its_proof(user, tmp_path, build):
     """An audit of a module in memory, and its proof in a process of torch alone (about 5 s each)."""
     proof, images = tmp_path / "proof.py", DIGITS.split("test")
-    data = (pixels(images.x[:60]), images.y[:60])
+    n = 60 if build == "noisy" else 110  # two slices
+    data = (pixels(images.x[:n]), images.y[:n])
     module = in_memory(user, build)
     result = robassay.audit(
-        module, data, linf=0.1, examples=60, draws=30, claimed="pgd:draws=5", proof=proof, quiet=True
+        module, data, linf=0.1, examples=n, draws=30, claimed="pgd:draws=5", proof=proof, quiet=True
     )
     assert 0.1 < result["robust"]["value"] < 0.9, "a number that could be missed"
     shown = alone(proof)
     value, low, high = (float(v) / 100 for v in re.findall(r"[\d.]+", shown.splitlines()[0])[:3])
     told = result["robust"]
     assert low <= told["value"] <= high and told["low"] <= value <= told["high"]
-    assert f"n = 60, {30 if build == 'noisy' else 1} fresh draws" in shown
+    assert f"n = {n}, {30 if build == 'noisy' else 1} fresh draws" in shown
     if build == "masked":
         assert value == pytest.approx(told["value"], abs=1e-3) and result["claimed"]["value"] > high
     (tmp_path / "proof-network.pt2").unlink()
