@@ -359,6 +359,7 @@ def faithfulness(agreement: np.ndarray) -> dict[str, Any]:
     if value is not None:
         less = float((known < AGREEMENT).mean())
         told = f"median cosine {value:.2f}; below {AGREEMENT:g} on {100 * less:.0f} % of {len(known)} images"
+        told += ", as where inputs are rounded, whether robustness is real or not" if value < AGREEMENT else ""
     question = "Does the gradient agree with finite differences of the margin along random directions?"
     flag = value is not None and value < AGREEMENT
     return {"name": "faithful", "question": question, "answer": told, "flag": flag, "value": value}
