@@ -1,0 +1,79 @@
+"""What all commands share: the program, its options, and how a study is carried out and written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robassay.errors import Interrupted, RobassayError, UsageError
+from robassay.version import __version__
+
+app = typer.Typer(
+    name="robassay",
+    help="Tells whether a classifier's adversarial robustness is real. Start with: robassay demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder that keeps results; an interrupted run goes on.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes; 0 computes in this one. Default: one per core.")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with <name>-train.parquet, <name>-test.parquet.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+STORE = Path("robassay-store")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit()
+
+
+def run_study(study: Any, store: Path, workers: int, quiet: bool) -> dict[str, Any]:
+    """Carry out a study, keep its frozen form, return its document."""
+    from robassay.document import Document
+    from robassay.run import carry_out
+    from robassay.store import Store
+
+    place = Store(store)
+    place.save_study(study.name, study.freeze())
+    try:
+        outcome = carry_out(study.needs(), place, workers, quiet=quiet)
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted; what was finished is kept. Run the same command again to go on.") from error
+    if outcome.failed:
+        blocked = f", and {len(outcome.blocked)} that need them" if outcome.blocked else ""
+        first = next(iter(outcome.failed.values()))
+        raise RobassayError(f"{len(outcome.failed)} cells failed{blocked}. The first: {first}")
+    return Document(study.freeze(), place).whole()
+
+
+def write_page(name: str, store: Path, page: Path | None) -> Path:
+    from robassay.report.write import write_report
+
+    return write_report(name, store, page)
+
+
+def save(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{file}' cannot be written: {error.strerror}. Choose another place.") from error
+
+
+def command_line() -> str:
+    return shlex.join(["robassay", *sys.argv[1:]])

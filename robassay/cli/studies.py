@@ -1,0 +1,209 @@
+"""Commands about studies: plan, run and report them, hand their numbers and weights on, list what there is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robassay.cli.common import (
+    CORES,
+    STORE,
+    DataDirOption,
+    JsonFlag,
+    QuietFlag,
+    StoreOption,
+    WorkersOption,
+    app,
+    run_study,
+    write_page,
+)
+
+StudyArgument = Annotated[str, typer.Argument(help="demo, a name from `robassay list papers`, or FILE.py[:study].")]
+ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, small or full.")]
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    json_out: JsonFlag = False,
+) -> None:
+    """Say what a study needs and what is already there; computes nothing.
+
+    Example:  robassay plan my_study.py
+    """
+    from collections import Counter
+
+    from robassay.plan import plan as make_plan
+    from robassay.store import Store
+    from robassay.studies import load_study
+
+    wanted = load_study(study, scale, data_dir)
+    planned = make_plan(wanted.needs(), Store(store) if store.exists() else None)
+    kinds = Counter(type(c).__name__.lower() for c in planned.order)
+    todo = Counter(type(c).__name__.lower() for c in planned.todo)
+    if json_out:
+        cells = [{"key": c.key, "type": type(c).__name__, "done": c.key in planned.done} for c in planned.order]
+        print(json.dumps({"study": wanted.name, "cells": cells, "todo": len(planned.todo)}, indent=1))
+        return
+    print(f"{wanted.title}: {len(planned.order)} cells, {len(planned.todo)} to compute")
+    for kind, count in kinds.items():
+        print(f"  {kind:10} {count:6}  {todo[kind]:6} to compute")
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    workers: WorkersOption = CORES,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
+    quiet: QuietFlag = False,
+    adopt: Annotated[Path | None, typer.Option(help="Folder of trained weights to take over first.")] = None,
+) -> None:
+    """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
+
+    Examples:  robassay run my_study.py --workers 2
+               robassay run networks-ge --adopt results/weights --data-dir ~/data
+    """
+    from robassay.studies import load_study
+
+    wanted = load_study(study, scale, data_dir)
+    if adopt is not None:
+        _adopt(wanted, store, adopt)
+    document = run_study(wanted, store, workers, quiet)
+    page = write_page(wanted.name, store, report)
+    if document["audits"]:
+        from robassay.report.write import overview
+
+        overview(document["audits"])
+    print(f"report: {page}")
+
+
+@app.command()
+def status(
+    study: StudyArgument,
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    json_out: JsonFlag = False,
+) -> None:
+    """Say what is done, what is missing, what failed and why, and the command that goes on.
+
+    Example:  robassay status my_study.py
+    """
+    from robassay.plan import plan as make_plan
+    from robassay.run.progress import title
+    from robassay.store import Store
+    from robassay.studies import load_study
+
+    wanted = load_study(study, scale, data_dir)
+    place = Store(store, create=False)
+    planned = make_plan(wanted.needs(), place)
+    failures = {c: e for c, e in place.failures().items() if c in {x.key for x in planned.todo}}
+    if json_out:
+        found = {"study": wanted.name, "cells": len(planned.order), "todo": len(planned.todo), "failed": failures}
+        print(json.dumps(found, indent=1))
+        return
+    names = {c.key: title(c) for c in planned.todo}
+    print(f"{wanted.title}: {len(planned.done)} of {len(planned.order)} cells done, {len(planned.todo)} to compute")
+    for key, error in failures.items():
+        print(f"  failed: {names[key]} ({key}): {error}")
+    if planned.todo:
+        print(f"go on with: robassay run {study} --store {store}")
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="The folder a run wrote to.")] = STORE,
+    study: Annotated[str | None, typer.Option(help="Which of its studies; not needed when there is one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
+) -> None:
+    """Write the report of a stored study again; needs neither torch nor the code that described it.
+
+    Example:  robassay report robassay-store --study demo
+    """
+    from robassay.document import study_in
+    from robassay.store import Store
+
+    name = study_in(Store(store, create=False), study)["name"]
+    print(f"report: {write_page(name, store, out)}")
+
+
+@app.command()
+def export(
+    study: Annotated[str, typer.Argument(help="Name of a study in the store.")],
+    store: StoreOption = STORE,
+    to: Annotated[Path | None, typer.Option(help="Folder for results.json and a CSV per table.")] = None,
+    results: Annotated[bool, typer.Option("--results", help="Write results/<scale>/<study>.json instead.")] = False,
+) -> None:
+    """Write a study's numbers with intervals, n, published values, cell keys and provenance.
+
+    Example:  robassay export demo --to figures/
+    """
+    from robassay.report.write import export_files
+
+    for file in export_files(study, store, Path("results") if results else to or Path(f"{study}-export"), results):
+        print(file)
+
+
+@app.command()
+def weights(
+    study: StudyArgument,
+    to: Annotated[Path, typer.Argument(help="Folder for the weights and their index.")],
+    scale: ScaleOption = "small",
+    data_dir: DataDirOption = None,
+    store: StoreOption = STORE,
+    most: Annotated[float, typer.Option(help="MB in all; the smallest networks come first.")] = 10.0,
+) -> None:
+    """Write a study's trained networks as safetensors under their cell keys, for `robassay run --adopt`.
+
+    Example:  robassay weights networks-ge results/weights
+    """
+    from robassay.adopt import share
+    from robassay.store import Store
+    from robassay.studies import load_study
+
+    done = share(load_study(study, scale, data_dir).needs(), Store(store, create=False), to, most)
+    print(f"{to}: {len(done.written)} trained networks" + f", {len(done.left_out)} left out" * bool(done.left_out))
+
+
+@app.command(name="list")
+def list_parts(
+    kind: Annotated[
+        str, typer.Argument(help="nets, attacks, defences, policies, estimators, augmentations, data, papers or zoo.")
+    ],
+    json_out: JsonFlag = False,
+) -> None:
+    """List what there is by name.
+
+    Example:  robassay list attacks --json
+    """
+    from robassay.studies import listing
+
+    found = listing(kind)
+    if json_out:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    width = max((len(e["name"]) for e in found), default=0)
+    for entry in found:
+        print(f"{entry['name']:{width}}  {entry['summary']}")
+    if not found:
+        print(f"no {kind} yet")
+
+
+def _adopt(study: Any, store: Path, folder: Path) -> None:
+    """Take over trained cells and say what came of it."""
+    from robassay.adopt import adopt
+    from robassay.store import Store
+
+    done = adopt(study.needs(), Store(store), folder)
+    rest = f"; {len(done.unasked)} in {folder} are of other studies" if done.unasked else ""
+    print(f"adopted {len(done.taken)} trained networks, {len(done.had)} were there{rest}", file=sys.stderr)
