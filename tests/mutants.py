@@ -112,7 +112,7 @@ MUTANTS = [Mutant(*row) for row in (
      "are_the_papers"),
     ("§6", _A2SNN, "normal @ self.factor.T", "normal @ self.factor", "a2snn", "covariance_of_the_head"),
     ("§6", _A2SNN, "F.normalize(weight, dim=1)", "F.normalize(weight, dim=0)", "a2snn", "unit_length"),
-    ("§6", _A2SNN, "len(h) if self.rows == \"independent\" else 1", "len(h)", "a2snn", "shared_noise"),
+    ("§6", _A2SNN, "h.shape[0] if self.rows == \"independent\" else 1", "len(h)", "a2snn", "shared_noise"),
     ("§6", _A2SNN, "        if not self.stochastic:\n            return self.quiet(h)",
      "        if not (self.stochastic and self.training):\n            return self.quiet(h)", "a2snn", "exam"),
     # PNI, Learn2Perturb, Adv-BNN, RSE.
