@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from robassay.errors import UsageError
+from robassay.papers import study_of
 from robassay.papers.published import PAPERS, Figure, Printed, table, tables
+from robassay.studies import PAPERS as STUDIES
+from robassay.study import Table
 
 ROOT = Path(__file__).parent.parent
 
@@ -229,6 +233,18 @@ def test_a_figure_has_its_spread_its_relation_and_its_note() -> None:
     for (row, col), figure in doubtful.figures.items():
         assert bool(figure.note) == (col in ("F-MNIST, FGSM", "F-MNIST, PGD")), (row, col)
     assert doubtful.about["m4"] == "anisotropic noise, weight-covariance alignment"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", [name for name in STUDIES if (ROOT / "results" / "small" / f"{name}.json").exists()])
+def test_stored_results_have_these_figures_beside_them(name: str) -> None:
+    """The studies read them from here; what stands in the committed results was typed once by hand."""
+    stored = json.loads((ROOT / "results" / "small" / f"{name}.json").read_text(encoding="utf-8"))
+    todays = {item.id: item for item in study_of(name, "small", None).items if isinstance(item, Table)}
+    for old in stored["tables"]:
+        cells = zip(old["rows"], old["cells"], strict=True)
+        beside = {(r, c): e["published"] for r, line in cells for c, e in zip(old["cols"], line, strict=True) if e}
+        assert {cell: value for cell, value in beside.items() if value is not None} == todays[old["id"]].published
 
 
 # ------------------------------------------------------------------------------------------------ access and packaging
