@@ -15,6 +15,7 @@ from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
 from robassay.nets.resnet import ResNet18
 from robassay.papers.networks import curves_of, table_of
+from robassay.papers.published import table
 from robassay.papers.subjects import Subject, is_full
 from robassay.recipe import Recipe
 from robassay.study import Study
@@ -30,8 +31,8 @@ def networks_tan_cifar(scale: str, data_dir: Path | None) -> Study:
     caption = "Tan et al., Table I: accuracy on CIFAR-10"
     if not is_full(scale):
         caption += f"; every network learns the same {IMAGES:,} images, where the paper has 50,000"
-    table = table_of("tan-cifar", caption, data, subjects, "logits")
-    items = (table, curves_of("tan-cifar-training", subjects))
+    judged = table_of("tan-cifar", caption, data, subjects, "logits")
+    items = (judged, curves_of("tan-cifar-training", subjects))
     return Study("networks-tan-cifar", f"Networks of Tan et al. on CIFAR-10 ({scale})", items, scale=scale)
 
 
@@ -61,19 +62,20 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
     )
     widths = (80, 160, 320) if full else (20, 40, 80)
     norm: Literal["cifar10"] = "cifar10"
-    nets: dict[str, tuple[Net, Recipe, float, str]] = {
-        "ResNet18": (ResNet18(width=1.0 if full else 0.25, normalise=norm), resnet, 0.842, "width 1/4, "),
-        "BSN-2": (BSN(slope_schedule=GeometricSlope(), normalise=norm), sgd, 0.488, ""),
-        "BSN-4": (BSN4(normalise=norm), deep, 0.542, ""),
-        "BSN-L": (BSNL(normalise=norm), conv, 0.642, ""),
-        "BNN-D": (BNND(widths=widths, normalise=norm), binary, 0.876, f"widths {widths}, "),
-        "BNN-S": (BNNS(widths=widths, normalise=norm), binary, 0.647, f"widths {widths}, "),
+    nets: dict[str, tuple[Net, Recipe, str]] = {
+        "ResNet18": (ResNet18(width=1.0 if full else 0.25, normalise=norm), resnet, "width 1/4, "),
+        "BSN-2": (BSN(slope_schedule=GeometricSlope(), normalise=norm), sgd, ""),
+        "BSN-4": (BSN4(normalise=norm), deep, ""),
+        "BSN-L": (BSNL(normalise=norm), conv, ""),
+        "BNN-D": (BNND(widths=widths, normalise=norm), binary, f"widths {widths}, "),
+        "BNN-S": (BNNS(widths=widths, normalise=norm), binary, f"widths {widths}, "),
     }
-    notes = {n: "" if full else f"{narrow}{r.epochs} epochs" for n, (_, r, _, narrow) in nets.items()}
+    notes = {n: "" if full else f"{narrow}{r.epochs} epochs" for n, (_, r, narrow) in nets.items()}
+    published = {n: table("tan2020", "I").rate(n, "CIFAR-10") for n in nets}
     limit, tested = (None, 10_000) if full else (IMAGES, 2_000)
     made = {
-        n: Subject(Train(net, data, recipe, limit=limit), published, note=notes[n], tested=tested)
-        for n, (net, recipe, published, _) in nets.items()
+        n: Subject(Train(net, data, recipe, limit=limit), published[n], note=notes[n], tested=tested)
+        for n, (net, recipe, _) in nets.items()
     }
     if not full:  # from fair coins a narrow BNN-S does not begin to learn in so short a time
         begun = Train(
@@ -84,6 +86,6 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
             begin=Signed(made["BNN-D"].model),
         )
         made["BNN-S"] = Subject(
-            begun, nets["BNN-S"][2], note=f"widths {widths}, 4 epochs from BNN-D's signs", tested=tested
+            begun, published["BNN-S"], note=f"widths {widths}, 4 epochs from BNN-D's signs", tested=tested
         )
     return made

@@ -12,8 +12,11 @@ from robassay.models import Learn
 from robassay.nets.sefron import MCSefron
 from robassay.nets.stdp import SNNM
 from robassay.papers.networks import curves_of, table_of
+from robassay.papers.published import table
 from robassay.papers.subjects import Subject, is_full
 from robassay.study import Study
+
+ACCURACY = table("tan2020", "I")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,13 @@ class Setting:
 
 
 SEFRON = {
-    "mnist": Setting(MCSefron(fields=5, rate=0.1), None, 0.861),
-    "cifar10": Setting(MCSefron(fields=3, rate=0.5), 10_000, 0.372),
+    "mnist": Setting(MCSefron(fields=5, rate=0.1), None, ACCURACY.rate("MC-SEFRON", "MNIST")),
+    "cifar10": Setting(MCSefron(fields=3, rate=0.5), 10_000, ACCURACY.rate("MC-SEFRON", "CIFAR-10")),
     "pcam": Setting(
-        MCSefron(fields=3, rate=0.5), 30_000, 0.671, "2 passes, 3 fields, rate .5: as for CIFAR-10, none is published"
+        MCSefron(fields=3, rate=0.5),
+        30_000,
+        ACCURACY.rate("MC-SEFRON", "PCam"),
+        "2 passes, 3 fields, rate .5: as for CIFAR-10, none is published",
     ),
 }
 
@@ -63,7 +69,10 @@ def sefron_subjects(data: Source, scale: str) -> dict[str, Subject]:
     }
 
 
-PUBLISHED_SNNM = {"mnist": ((30, 250, 200), 0.964), "cifar10": ((300, 800, 500), 0.391)}
+PUBLISHED_SNNM = {
+    "mnist": ((30, 250, 200), ACCURACY.rate("SNN_M", "MNIST")),
+    "cifar10": ((300, 800, 500), ACCURACY.rate("SNN_M", "CIFAR-10")),
+}
 """Maps of the three layers and accuracy (Tan et al. 2020, Tables VI and I)."""
 
 
@@ -89,8 +98,8 @@ def networks_plastic(scale: str, data_dir: Path | None) -> Study:
     if not is_full(scale):
         whole = Learn(SEFRON["mnist"].net, data)
         subjects["MC-SEFRON, all images"] = Subject(whole, SEFRON["mnist"].published, averaged=False, note="2 passes")
-    table = table_of("plastic", "Tan et al., Table I: accuracy on MNIST", data, subjects, "logits")
-    items = (table, curves_of("plastic-training", subjects))
+    judged = table_of("plastic", "Tan et al., Table I: accuracy on MNIST", data, subjects, "logits")
+    items = (judged, curves_of("plastic-training", subjects))
     return Study(
         "networks-plastic", f"Networks with learning rules of their own on MNIST ({scale})", items, scale=scale
     )

@@ -14,6 +14,7 @@ from robassay.folds import Accuracy, Agreement, Refused
 from robassay.models import Train
 from robassay.nets.published import BACKPROPAGATED, HYBRID, VGG5, VGG9
 from robassay.nets.spikes import Spikes
+from robassay.papers.published import table
 from robassay.papers.subjects import Subject, is_full
 from robassay.policy import Once, Policy, Untied
 from robassay.recipe import Recipe
@@ -107,7 +108,7 @@ def _vgg9(data: Source, full: bool) -> Family:
         spikes = replace(spikes, steps=12, threshold=0.4)
         note = "an eighth of the width, 3 × 3, 10,000 images, 4 of 125 epochs, T = 12, threshold 0.4"
     plain = Train(net, data, relu, limit=limit)
-    best = (0.895, 0.856, 0.871) if colour else (None, None, None)
+    best = [table("sharmin2019", "I").rate(kind, "CIFAR-10") if colour else None for kind in ("ANN", "SNN-I", "SNN-II")]
     return Family(
         "VGG9",
         Subject(plain, best[0], note="" if full else f"an eighth of the width, 3 × 3, {relu.epochs} of 200 epochs"),
