@@ -235,7 +235,7 @@ def evaluations(
 
     def score(one: Planned, k: int) -> Score:
         if one.first is not None and slices[k].stop - slices[0].start > one.first:
-            return clean[k]
+            return dataclasses.replace(clean[k], repeats=draws)
         return Score(model, craft(one, slices[k]), repeats=draws)
 
     return {name: tuple(score(one, k) for k in range(len(slices))) for name, one in attacks.items()}

@@ -14,7 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import robassay
+from robassay import zoo
+from robassay.auditing import describe_audit
+from robassay.battery import Known
+from robassay.cells import Examples
 from robassay.data import find, pixels
+from robassay.threat import Threat
 
 USER = """
 import torch
@@ -170,3 +175,18 @@ def test_several_training_seeds_at_once(user, tmp_path):
     code, result, _ = command(user, tmp_path, "plain", *words)
     assert code == 0 and len(result["audits"]) == 2
     assert [a["title"] for a in result["audits"]] == ["mine.py:plain w.safetensors", "mine.py:plain w.pt"]
+
+
+@pytest.mark.parametrize("budget", ["quick", "standard"])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_all_slices_of_an_attack_are_judged_by_as_many_draws(budget, stochastic):
+    """Also those that an attack on the first hundred images leaves as they are."""
+    on = Examples(find("digits"), "test", 0, 250)
+    known = Known(stochastic=stochastic, differentiable=True)
+    item = describe_audit(zoo.model("binary-stochastic"), on, Threat("linf", 0.1), budget, known=known)
+    assert {name: len({s.repeats for s in scores}) for name, scores in item.battery.items()} == dict.fromkeys(
+        item.battery, 1
+    )
+    if budget == "standard":
+        (walk,) = (scores for name, scores in item.battery.items() if "first 100" in name)
+        assert [isinstance(s.on, Examples) for s in walk] == [False, True, True]
