@@ -23,7 +23,7 @@ from robassay.report import card, difference, markdown_table, picture, render, t
 from robassay.report.charts import PALETTE, curves, library, track
 from robassay.report.render import FOLDER
 from robassay.report.tables import comparison_csv, labelled, markdown_comparison
-from robassay.report.words import amount, ball, full, radius
+from robassay.report.words import amount, ball, full, lasted, radius
 
 HOSTILE = '<script>alert("x")</script>&\'"><img src=https://evil.example/a.png>'
 
@@ -465,3 +465,8 @@ def test_curves_of_one_network_share_a_colour() -> None:
     one["series"] = [{"name": n, "dash": d, "points": points} for n, d in [*names, ("c, 2", False)]]
     colours = [trace["line"]["color"] for trace in curves(one)["data"]]
     assert [PALETTE.index(colour) for colour in colours] == [0, 0, 1, 1, 2, 3]
+
+
+def test_times_are_said_in_the_unit_that_suits_them():
+    said = {16: "16 s", 89: "89 s", 252: "4.2 minutes", 5399: "90 minutes", 7200: "2 hours", 360000: "100 hours"}
+    assert {seconds: lasted(seconds / 3600) for seconds in said} == said

@@ -72,6 +72,7 @@ def _environment() -> Environment:
         "ball": words.ball,
         "radius": words.radius,
         "count": lambda number: f"{number:,.0f}",
+        "lasted": words.lasted,
         "short": lambda number: f"{number:.3g}",
         "warmth": lambda value: f"{100 * min(1.0, max(0.0, value)):.0f}",
         "image": _image,

@@ -127,3 +127,11 @@ def warnings(document: Mapping[str, Any]) -> list[str]:
             "The cells come from different machines or torch versions: equal to within rounding, not to the bit."
         )
     return found
+
+
+def lasted(hours: float) -> str:
+    """A time in the unit that suits it: "16 s", "4.2 minutes", "31 hours"."""
+    seconds = 3600 * hours
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.3g} minutes" if seconds < 5400 else f"{hours:.3g} hours"
