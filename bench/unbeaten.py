@@ -1,10 +1,11 @@
 """Is the audit ever beaten? What its images and those of foolbox and pyautoattack leave, on the same fresh draws.
 
-Run:   python bench/unbeaten.py digits|mnist [STORE] [--seeds 3] [--images 200] [--budget quick] [--workers 0]
+Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--budget quick] [--workers 0]
 
 On digits the networks are those of the zoo, and the answers those of the referee. On MNIST there are six, trained on
 the first call. Peers run as the referee runs them (at budget quick 50 steps and 1,000 queries, not 100 and 5,000);
-pyautoattack's Square is run by itself, too, since its ensemble for random networks leaves it out.
+pyautoattack's Square is run by itself, too, since its ensemble for random networks leaves it out. foolbox's C&W knows L2
+only: "mnist-l2" asks it and foolbox's PGD about three of the networks.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from robassay.nets.cnn import SmallCNN
 from robassay.papers.fixtures import IMAGES, nets
 from robassay.plan import plan
 from robassay.referee import DELTA, DRAWS, Answers, judged, opened, referee, strongest, threat_of
-from robassay.referee.tools import QUERIES, TOOLS, Stated
+from robassay.referee.tools import EOT, QUERIES, TOOLS, Stated
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -47,6 +48,8 @@ from robassay.zoo import ENTRIES, SEEDS, model
 
 EPS = 0.1
 """Radius (L∞) on MNIST."""
+EPS_L2 = 1.5
+ASKED_L2 = ("plain", "BSN-2", "LIF")
 MEAN, HIGH = 0.01, 0.03
 """How much more than the best peer ours may leave: in the mean, and at the upper end of the interval."""
 Left = Mapping[str, np.ndarray]
@@ -67,7 +70,36 @@ def square(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str)
     return Stated((images == x).flatten(1).all(1), threat.project(images.detach(), x))
 
 
+def foolbox_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, attack: Any) -> Stated:
+    """An L2 attack of foolbox; EoT over 20 passes of a random network."""
+    import foolbox
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        if model.stochastic:
+            peer = foolbox.models.ExpectationOverTransformationWrapper(peer, n_steps=EOT)
+        _, images, broken = attack(peer, x, y, epsilons=threat.eps)
+    return Stated(~broken, threat.project(images.detach().nan_to_num(nan=0.0), x))
+
+
+def pgd_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str) -> Stated:
+    """PGD-40."""
+    import foolbox
+
+    return foolbox_l2(model, x, y, threat, foolbox.attacks.L2PGD(steps=40, rel_stepsize=2.5 / 40))
+
+
+def cw_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str) -> Stated:
+    """C&W, 6 constants of 100 steps of size .05 (its default of .01 finds larger changes in so few)."""
+    import foolbox
+
+    attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=6, steps=100, stepsize=0.05)
+    return foolbox_l2(model, x, y, threat, attack)
+
+
 PEERS = {**TOOLS, "Square": square}
+PEERS_L2 = {"foolbox PGD": pgd_l2, "foolbox C&W": cw_l2}
 
 
 def mnist_nets() -> dict[str, Model]:
@@ -120,17 +152,20 @@ class Round:
     def _peers(self, tool: str) -> Tensor:
         images, net = self.on.load(), opened(self.target, self.store)
         with Stream(("unbeaten", tool, self.target.key)).active():
-            return PEERS[tool](net, pixels(images.x), images.y, self.threat, self.budget).images
+            return {**PEERS, **PEERS_L2}[tool](net, pixels(images.x), images.y, self.threat, self.budget).images
 
 
-def on_mnist(store: Store, images: int, budget: Budget, workers: int) -> dict[str, Left]:
+def on_mnist(store: Store, images: int, budget: Budget, workers: int, norm: str) -> dict[str, Left]:
     """Every tool on every network."""
-    on, threat, found = Examples(find("mnist"), "test", 0, images), Threat("linf", EPS), {}
+    on, found = Examples(find("mnist"), "test", 0, images), {}
+    threat, peers = (Threat("l2", EPS_L2), PEERS_L2) if norm == "l2" else (Threat("linf", EPS), PEERS)
     for name, target in mnist_nets().items():
+        if norm == "l2" and name not in ASKED_L2:
+            continue
         if carry_out([target], store, workers).failed:
             raise SystemExit(f"{name} could not be trained.")
-        one = Round(name, target, on, threat, budget, store, workers)
-        found[name] = {tool: one.left(tool) for tool in ("ours", *PEERS)}
+        one = Round(name if norm == "linf" else f"{name} L2", target, on, threat, budget, store, workers)
+        found[name] = {tool: one.left(tool) for tool in ("ours", *peers)}
     return found
 
 
@@ -177,7 +212,7 @@ def _summed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("data", choices=("digits", "mnist"))
+    ask.add_argument("data", choices=("digits", "mnist", "mnist-l2"))
     ask.add_argument("store", nargs="?", default="robassay-store-controls")
     ask.add_argument("--seeds", type=int, default=SEEDS)
     ask.add_argument("--images", type=int, default=200)
@@ -189,7 +224,8 @@ def main() -> None:
     if said.data == "digits":
         found = on_digits(store, said.seeds, said.images, said.budget, said.workers)
     else:
-        found = on_mnist(store, said.images, said.budget, said.workers)
+        norm = "l2" if said.data == "mnist-l2" else "linf"
+        found = on_mnist(store, said.images, said.budget, said.workers, norm)
     rows = table(found)
     print(_summed(rows))
     file = Path(__file__).with_name("results") / f"unbeaten-{said.data}.json"
