@@ -4,8 +4,8 @@ Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--ima
 
 On digits the networks are those of the zoo, and the answers those of the referee. On MNIST there are six, trained on
 the first call. Peers run as the referee runs them (at budget quick 50 steps and 1,000 queries, not 100 and 5,000);
-pyautoattack's Square is run by itself, too, since its ensemble for random networks leaves it out. foolbox's C&W knows L2
-only: "mnist-l2" asks it and foolbox's PGD about three of the networks.
+pyautoattack's Square is run by itself, too, since its ensemble for random networks leaves it out. C&W is an L2 attack:
+"mnist-l2" asks foolbox's C&W and PGD about three of the networks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from robassay.nets.cnn import SmallCNN
 from robassay.papers.fixtures import IMAGES, nets
 from robassay.plan import plan
 from robassay.referee import DELTA, DRAWS, Answers, judged, opened, referee, strongest, threat_of
-from robassay.referee.tools import EOT, QUERIES, TOOLS, Stated
+from robassay.referee.tools import EOT, QUERIES, TOOLS, Stated, Tool
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -98,8 +98,8 @@ def cw_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str) 
     return foolbox_l2(model, x, y, threat, attack)
 
 
-PEERS = {**TOOLS, "Square": square}
-PEERS_L2 = {"foolbox PGD": pgd_l2, "foolbox C&W": cw_l2}
+PEERS: dict[str, Tool] = {**TOOLS, "Square": square}
+PEERS_L2: dict[str, Tool] = {"foolbox PGD": pgd_l2, "foolbox C&W": cw_l2}
 
 
 def mnist_nets() -> dict[str, Model]:
