@@ -52,7 +52,7 @@ EPS_L2 = 1.5
 ASKED_L2 = ("plain", "BSN-2", "LIF")
 MEAN, HIGH = 0.01, 0.03
 """How much more than the best peer ours may leave: in the mean, and at the upper end of the interval."""
-Left = Mapping[str, np.ndarray]
+Left = dict[str, np.ndarray]
 """By tool, per image (N,) the share of fresh draws that are right."""
 
 
@@ -183,8 +183,8 @@ def on_digits(store: Store, seeds: int, images: int, budget: Budget, workers: in
     for name, seed in wanted:
         target = model(name, seed)
         if opened(target, store).stochastic:
-            one = Round(f"{name}-{seed}", target, on, threat_of(name), budget, store)
-            found[f"{name} {seed}"]["Square"] = one.left("Square")
+            asked = Round(f"{name}-{seed}", target, on, threat_of(name), budget, store)
+            found[f"{name} {seed}"]["Square"] = asked.left("Square")
     return found
 
 
