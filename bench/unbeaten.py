@@ -1,11 +1,11 @@
 """Is the audit ever beaten? What its images and those of foolbox and pyautoattack leave, on the same fresh draws.
 
-Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--budget quick] [--workers 0]
+Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--peers standard]
 
 On digits the networks are those of the zoo, and the answers those of the referee. On MNIST there are six, trained on
-the first call. Peers run as the referee runs them (at budget quick 50 steps and 1,000 queries, not 100 and 5,000);
-pyautoattack's Square is run by itself, too, since its ensemble for random networks leaves it out. C&W is an L2 attack:
-"mnist-l2" asks foolbox's C&W and PGD about three of the networks.
+the first call. Peers run as the referee runs them: with --peers standard at their own settings, with quick at 50 steps
+and 1,000 queries, where pyautoattack's are 100 and 5,000. Its Square is run by itself, too, since its ensemble for
+random networks leaves it out. C&W is an L2 attack: "mnist-l2" asks foolbox's C&W and PGD about three of the networks.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def square(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str)
         whole = pyautoattack.AutoAttack(
             model, norm="Linf", eps=threat.eps, version="custom", attacks=["square"], seed=None, device="cpu"
         )
-        whole.square.n_queries = QUERIES
+        whole.square.n_queries = QUERIES if budget == "quick" else 5 * QUERIES
         images, _ = whole.run_standard_evaluation(x, y, batch_size=len(x))
     return Stated((images == x).flatten(1).all(1), threat.project(images.detach(), x))
 
@@ -123,11 +123,13 @@ class Round:
     threat: Threat
     budget: Budget
     store: Store
+    peers: str
     workers: int = 0
 
     def left(self, tool: str) -> np.ndarray:
         """Per image (N,) the share of fresh draws that are right on the tool's images."""
-        name = f"{self.title}-{tool}-{self.budget}-{self.on.stop}-{self.target.key}.json"
+        budget = self.budget if tool == "ours" else self.peers
+        name = f"{self.title}-{tool}-{budget}-{self.on.stop}-{self.target.key}.json"
         file = Path(self.store.root) / "unbeaten" / name
         if not file.is_file():
             begun = time.process_time()
@@ -152,10 +154,10 @@ class Round:
     def _peers(self, tool: str) -> Tensor:
         images, net = self.on.load(), opened(self.target, self.store)
         with Stream(("unbeaten", tool, self.target.key)).active():
-            return {**PEERS, **PEERS_L2}[tool](net, pixels(images.x), images.y, self.threat, self.budget).images
+            return {**PEERS, **PEERS_L2}[tool](net, pixels(images.x), images.y, self.threat, self.peers).images
 
 
-def on_mnist(store: Store, images: int, budget: Budget, workers: int, norm: str) -> dict[str, Left]:
+def on_mnist(store: Store, images: int, budget: Budget, asked: str, workers: int, norm: str) -> dict[str, Left]:
     """Every tool on every network."""
     on, found = Examples(find("mnist"), "test", 0, images), {}
     threat, peers = (Threat("l2", EPS_L2), PEERS_L2) if norm == "l2" else (Threat("linf", EPS), PEERS)
@@ -164,27 +166,26 @@ def on_mnist(store: Store, images: int, budget: Budget, workers: int, norm: str)
             continue
         if carry_out([target], store, workers).failed:
             raise SystemExit(f"{name} could not be trained.")
-        one = Round(name if norm == "linf" else f"{name} L2", target, on, threat, budget, store, workers)
+        one = Round(name if norm == "linf" else f"{name} L2", target, on, threat, budget, store, asked, workers)
         found[name] = {tool: one.left(tool) for tool in ("ours", *peers)}
     return found
 
 
-def on_digits(store: Store, seeds: int, images: int, budget: Budget, workers: int) -> dict[str, Left]:
+def on_digits(store: Store, seeds: int, images: int, budget: Budget, asked: str, workers: int) -> dict[str, Left]:
     """The referee's answers about the zoo, with Square added for what is random."""
     wanted = [(name, seed) for name in ENTRIES for seed in range(seeds)]
-    for tool in ("ours", *TOOLS):
-        referee(tool, store, budget, seeds=seeds, images=images, workers=workers)
-    answers = Answers(Path(store.root) / "referee", budget, images)
     found: dict[str, dict[str, np.ndarray]] = {f"{name} {seed}": {} for name, seed in wanted}
     for tool in ("ours", *TOOLS):
-        for one in answers.read(tool, wanted):
+        how: Any = budget if tool == "ours" else asked
+        referee(tool, store, how, seeds=seeds, images=images, workers=workers)
+        for one in Answers(Path(store.root) / "referee", how, images).read(tool, wanted):
             found[f"{one.net} {one.seed}"][tool] = np.array(one.right)
     on = Examples(find("digits"), "test", 0, images)
     for name, seed in wanted:
         target = model(name, seed)
         if opened(target, store).stochastic:
-            asked = Round(f"{name}-{seed}", target, on, threat_of(name), budget, store)
-            found[f"{name} {seed}"]["Square"] = asked.left("Square")
+            alone = Round(f"{name}-{seed}", target, on, threat_of(name), budget, store, asked)
+            found[f"{name} {seed}"]["Square"] = alone.left("Square")
     return found
 
 
@@ -217,19 +218,20 @@ def main() -> None:
     ask.add_argument("--seeds", type=int, default=SEEDS)
     ask.add_argument("--images", type=int, default=200)
     ask.add_argument("--budget", default="quick")
+    ask.add_argument("--peers", choices=("quick", "standard"), default="standard")
     ask.add_argument("--workers", type=int, default=0)
     said = ask.parse_args()
     torch.set_num_threads(1)
     store = Store(said.store)
     if said.data == "digits":
-        found = on_digits(store, said.seeds, said.images, said.budget, said.workers)
+        found = on_digits(store, said.seeds, said.images, said.budget, said.peers, said.workers)
     else:
         norm = "l2" if said.data == "mnist-l2" else "linf"
-        found = on_mnist(store, said.images, said.budget, said.workers, norm)
+        found = on_mnist(store, said.images, said.budget, said.peers, said.workers, norm)
     rows = table(found)
     print(_summed(rows))
     file = Path(__file__).with_name("results") / f"unbeaten-{said.data}.json"
-    about = {"data": said.data, "images": said.images, "budget": said.budget, "nets": rows}
+    about = {"data": said.data, "images": said.images, "budget": said.budget, "peers": said.peers, "nets": rows}
     file.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\n{file}")
 
