@@ -3,9 +3,9 @@
 Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--peers standard]
 
 On digits the networks are those of the zoo, and the answers those of the referee. On MNIST there are six, trained on
-the first call. Peers run as the referee runs them: with --peers standard at their own settings, with quick at 50 steps
-and 1,000 queries, where pyautoattack's are 100 and 5,000. Its Square is run by itself, too, since its ensemble for
-random networks leaves it out. C&W is an L2 attack: "mnist-l2" asks foolbox's C&W and PGD about three of the networks.
+the first call. Peers run as the referee runs them: foolbox with PGD-40, pyautoattack with its own 100 steps and 5,000
+queries at --peers standard, with 50 and 1,000 at quick. Square with 1,000 queries is run by itself, too, since the
+ensemble for random networks leaves it out. C&W is an L2 attack: "mnist-l2" asks foolbox's C&W and PGD about three nets.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def square(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str)
         whole = pyautoattack.AutoAttack(
             model, norm="Linf", eps=threat.eps, version="custom", attacks=["square"], seed=None, device="cpu"
         )
-        whole.square.n_queries = QUERIES if budget == "quick" else 5 * QUERIES
+        whole.square.n_queries = QUERIES
         images, _ = whole.run_standard_evaluation(x, y, batch_size=len(x))
     return Stated((images == x).flatten(1).all(1), threat.project(images.detach(), x))
 
@@ -128,7 +128,7 @@ class Round:
 
     def left(self, tool: str) -> np.ndarray:
         """Per image (N,) the share of fresh draws that are right on the tool's images."""
-        budget = self.budget if tool == "ours" else self.peers
+        budget = _budget(tool, self.budget, self.peers)
         name = f"{self.title}-{tool}-{budget}-{self.on.stop}-{self.target.key}.json"
         file = Path(self.store.root) / "unbeaten" / name
         if not file.is_file():
@@ -154,7 +154,13 @@ class Round:
     def _peers(self, tool: str) -> Tensor:
         images, net = self.on.load(), opened(self.target, self.store)
         with Stream(("unbeaten", tool, self.target.key)).active():
-            return {**PEERS, **PEERS_L2}[tool](net, pixels(images.x), images.y, self.threat, self.peers).images
+            return {**PEERS, **PEERS_L2}[tool](
+                net, pixels(images.x), images.y, self.threat, _budget(tool, self.budget, self.peers)
+            ).images
+
+
+def _budget(tool: str, ours: Budget, peers: str) -> str:
+    return {"ours": ours, "pyautoattack": peers}.get(tool, "quick")
 
 
 def on_mnist(store: Store, images: int, budget: Budget, asked: str, workers: int, norm: str) -> dict[str, Left]:
@@ -176,7 +182,7 @@ def on_digits(store: Store, seeds: int, images: int, budget: Budget, asked: str,
     wanted = [(name, seed) for name in ENTRIES for seed in range(seeds)]
     found: dict[str, dict[str, np.ndarray]] = {f"{name} {seed}": {} for name, seed in wanted}
     for tool in ("ours", *TOOLS):
-        how: Any = budget if tool == "ours" else asked
+        how: Any = _budget(tool, budget, asked)
         referee(tool, store, how, seeds=seeds, images=images, workers=workers)
         for one in Answers(Path(store.root) / "referee", how, images).read(tool, wanted):
             found[f"{one.net} {one.seed}"][tool] = np.array(one.right)
