@@ -35,8 +35,8 @@ class Leads(Fold):
     - "sure": success of the first side, less 1.
 
     To each lead what it is allowed is added: "almost as often" is "more" with 0.2. The interval's ends are the least of
-    the ends. Its lower end needs no correction for their number; where one lead is judged to be below 0 among many,
-    the upper end is the bolder the more there are.
+    the ends. Without spared comparisons the lower end needs no correction for their number; the upper one is the
+    bolder the more there are, and so is the lower one where the worst are spared.
 
     Args:
         kinds: of each comparison.
