@@ -1,19 +1,23 @@
-"""Tan et al. 2020: every published figure of the rows shown has its place, and the claims are the
-paper's."""
+"""Tan et al. 2020: every published figure of the rows shown has its place, the claims are the paper's, and the
+committed numbers are of today's cells."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
 from robassay.access import Decisions
-from robassay.cells import Craft
+from robassay.cells import Craft, Score
 from robassay.leads import Leads
 from robassay.papers import study_of
 from robassay.papers.published import table
 from robassay.papers.tan2020 import claims
-from robassay.papers.victims import FIXED, RADII, RANDOM, assaults
+from robassay.papers.victims import FIXED, IN_BALL, LATCH, RADII, RANDOM, assaults
 from robassay.study import Check, Study, Table
 
+FILE = Path(__file__).parents[1] / "results" / "small" / "tan2020.json"
 CLAIMS = ("t01", "t01-union", "t02", "t03", "t04", "t04-union", "t05", "t06", "t14")
 pytestmark = pytest.mark.data
 
@@ -33,7 +37,7 @@ def test_every_published_figure_on_mnist_stands_beside_its_network_and_attack(sc
     for id in ("IIa", "IIb", "Xa", "Xb"):
         printed, ours = table("tan2020", id), shown[f"tan2020-{id}".lower()]
         names = {row.split(" (")[0]: row for row in ours.rows}
-        assert tuple(names) == printed.cols
+        assert tuple(names) == (*printed.cols, LATCH)
         for (row, net), figure in printed.figures.items():
             data, attack = row.split(", ")
             if data == "MNIST":
@@ -76,6 +80,7 @@ def test_attacks_are_the_papers() -> None:
             assert (f"{word}, c 0.01" in full) == random
         assert isinstance(full["Boundary"].access, Decisions) and full["Boundary"].access.policy.draws == 10
     assert full["ModCWL2"].attack.copies == 5
+    assert tuple(assaults(LATCH, True)) == IN_BALL
 
 
 def test_the_claims_compare_what_their_sentences_say(study: Study) -> None:
@@ -102,3 +107,20 @@ def test_both_sides_of_a_comparison_are_judged_on_the_same_images(study: Study) 
                     assert all(isinstance(s.on, Craft) for one in side[:-1] for s in one)
                     assert not any(isinstance(s.on, Craft) for s in side[-1])
                     assert len({s.target for one in side for s in one}) == 1
+
+
+def test_the_committed_numbers_are_of_todays_cells(study: Study) -> None:
+    stored = json.loads(FILE.read_text(encoding="utf-8"))
+    todays = tables(study)
+    assert [t["id"] for t in stored["tables"]] == list(todays)
+    for old in stored["tables"]:
+        new = todays[old["id"]]
+        assert tuple(old["rows"]) == new.rows and tuple(old["cols"]) == new.cols
+        for row, line in zip(old["rows"], old["cells"], strict=True):
+            for col, entry in zip(old["cols"], line, strict=True):
+                measure = new.entries.get((row, col))
+                keys = [score.key for score in measure.needs()] if measure else []
+                assert (entry["keys"] if entry else []) == keys, (old["id"], row, col)
+    asked = [(c["id"], c["question"]) for c in stored["checks"]]
+    assert asked == [(id, words) for id, (words, _, _) in claims().items()]
+    assert all(isinstance(s, Score) for s in study.needs())
