@@ -13,7 +13,7 @@ LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentation
 SCALES = ("smoke", "small", "full")
 PAPERS = {
     "tan2020": (
-        "eight networks on MNIST under BIM, CWL2, ModCWL2 and the boundary attack; claims t01 to t06 and t14",
+        "seven networks on MNIST under BIM, CWL2, ModCWL2 and the boundary attack; claims t01 to t06 and t14",
         "Tan et al. 2020, Tables I, II, X and XI",
     ),
     "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),

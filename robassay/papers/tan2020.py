@@ -16,12 +16,11 @@ every rate; in the paper 500 and 100 right ones were gathered. CWL2 and ModCWL2 
 Sizes are over images of which at least one launch is fooled. "small" has a network of Ge et al. in ResNet18's place,
 and MC-SEFRON is attacked in the form whose gradient does not end at silent neurons; the row "latch" has the one whose
 does. SNN_M is not attacked.
-Mentioned by the paper, not built: JSMA, EAD.
 
 Where "small" disagrees with the paper, beyond its intervals: the net in ResNet18's place withstands BIM at 32/255 on
 half of the images (.53, published 1.00); MC-SEFRON is broken by it (.98, latch 1.00, published .29); BNN-S is hardly
-broken, whose attacks are the shortest (.08, published .59). Open: ModCWL2 at c = .01 finds nothing here (published .82
-and .86, at the largest L2 of the table), and ten times the steps do not change that; so t14 cannot be judged.
+broken, whose attacks are the shortest (.08, published .59). Open: ModCWL2 at c = .01 finds nothing here (published .86
+on BSN-2 at L2 8.6), and ten times the steps do not change that; so t14 cannot be judged.
 """
 
 from __future__ import annotations
