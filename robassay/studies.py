@@ -12,6 +12,10 @@ from robassay.study import Study
 LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers", "zoo")
 SCALES = ("smoke", "small", "full")
 PAPERS = {
+    "tan2020": (
+        "seven networks on MNIST under BIM, CWL2, ModCWL2 and the boundary attack; claims t01 to t06 and t14",
+        "Tan et al. 2020, Tables I, II, X and XI",
+    ),
     "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),
     "networks-tan-cifar": (
         "ResNet18, BSN and BNN on CIFAR-10: accuracy beside the published figure",

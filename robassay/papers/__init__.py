@@ -22,10 +22,12 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     )
     from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.substitutes import protocols_substitutes
+    from robassay.papers.tan2020 import tan2020
     from robassay.papers.translucent import protocols_translucent
     from robassay.papers.widths import widths
 
     studies = {
+        "tan2020": tan2020,
         "networks-tan": networks_tan,
         "networks-tan-cifar": networks_tan_cifar,
         "networks-plastic": networks_plastic,
