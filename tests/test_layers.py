@@ -27,7 +27,7 @@ LAYERS = (
         "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
     ),
     ("evidence", "landscape"),
-    ("meaning", "intervals folds gates seeds thawed knowledge verdict pairs study comparison protocols"),
+    ("meaning", "intervals folds gates seeds contrasts thawed knowledge verdict pairs study comparison protocols"),
     ("documents", "checklist exhibits document"),
     (
         "edge",

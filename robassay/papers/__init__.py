@@ -20,6 +20,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         protocols_transfer,
         protocols_white,
     )
+    from robassay.papers.sharmin2019 import sharmin2019
     from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.substitutes import protocols_substitutes
     from robassay.papers.translucent import protocols_translucent
@@ -37,6 +38,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "deciders": deciders,
         "anisotropic": anisotropic,
         "widths": widths,
+        "sharmin2019": sharmin2019,
         "protocols-transfer": protocols_transfer,
         "protocols-white": protocols_white,
         "protocols-mixtures": protocols_mixtures,
