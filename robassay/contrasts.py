@@ -1,4 +1,4 @@
-"""Claims that several comparisons make together: weighted sums of survivals, paired by example. NumPy only."""
+"""Claims that several comparisons make together: of survivals or of sizes, paired by example. NumPy only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robassay.errors import UsageError
 from robassay.folds import Fold, Rows, blocks, same_images, worst
-from robassay.intervals import Estimate, Matrix, difference
+from robassay.intervals import Estimate, Matrix, difference, mean
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Contrasts(Fold):
 def _contrast(left: list[Matrix], weights: Matrix, block: NDArray[np.int64] | None) -> Estimate:
     """Σ weight · survival (R, N) of the groups; an example's sum may pass 1, where a difference of rates may not."""
     gained, lost = (np.sum([w * m for w, m in zip(side, left, strict=True)], axis=0) for side in _sides(weights))
-    most = max(1.0, *(float(side.sum()) for side in _sides(weights)))
+    most = max(1.0, float(np.abs((gained - lost).mean(0)).max(initial=0.0)))
     value, low, high, n = difference(gained / most, lost / most, block)
     return Estimate(value * most, low * most, high * most, n)
 
@@ -82,3 +82,43 @@ def _distance(one: Estimate) -> Estimate:
     """From 0: the nearest and the farthest point of the interval."""
     low, high = max(0.0, one.low, -one.high), max(-one.low, one.high)
     return Estimate(abs(one.value), low, high, one.n)
+
+
+@dataclass(frozen=True)
+class Farther(Fold):
+    """Mean L2 size of one strategy's changes less that of another's, over the images that both changed; of several
+    pairs of strategies the lowest value and ends, as in :class:`Contrasts`.
+
+    Args:
+        sizes: evaluations of the first strategy, of the second, and so on by pairs; a strategy of several attacks moves
+            an image by their mean.
+
+    Raises:
+        UsageError: strategies that are no pairs.
+    """
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sizes or len(self.sizes) % 2:
+            raise UsageError(f"{len(self.sizes)} strategies are no pairs. Write an even number: Farther((1, 2)).")
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        ends = np.cumsum(self.sizes)
+        sizes = [_moves(evaluations[end - size : end]) for end, size in zip(ends, self.sizes, strict=True)]
+        found = []
+        for one, other in zip(sizes[::2], sizes[1::2], strict=True):
+            gaps = one - other
+            found.append(mean(gaps[~np.isnan(gaps)]))
+        value, low, high = (min(one[i] for one in found) for i in range(3))
+        return Estimate(value, low, high, min(one.n for one in found))
+
+
+def _moves(evaluations: Sequence[Rows]) -> Matrix:
+    """(N,) mean L2 size of the attacks that changed an image, NaN where none did."""
+    moved = np.array([one.linf > 0 for one in evaluations])
+    total = np.array([one.l2 for one in evaluations]) * moved
+    with np.errstate(invalid="ignore"):
+        found: Matrix = total.sum(0) / moved.sum(0)
+    return found

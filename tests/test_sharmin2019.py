@@ -91,6 +91,13 @@ def test_distances_from_nothing_forget_the_sign_and_the_farthest_counts():
     assert Contrasts((1, 1, 1), (1.0, -1.0, 0.0, 1.0, 0.0, -1.0), "farthest")(given)[:3] == pytest.approx(far[:3])
 
 
+def test_weights_of_what_cancels_do_not_widen_the_interval():
+    """A constant that is added and taken away again is no news."""
+    one, other, clean = first(130), first(100), first(150)
+    plain = Contrasts((1, 1), (1.0, -1.0))([one, other])
+    assert Contrasts((1, 1, 1, 1), (1.0, -1.0, 1.0, -1.0))([one, other, clean, clean]) == pytest.approx(plain)
+
+
 def test_sums_beyond_one_keep_their_value_and_interval():
     """Growth by 1 less twice a fall by 1 is 3 for every image; half the images bring that, half nothing."""
     none, every = first(0), first(200)
@@ -231,13 +238,15 @@ def test_second_networks_of_a_kind_are_others_and_steps_are_the_papers(study: St
 
 @pytest.mark.data
 def test_five_steps_and_one_are_the_cells_of_the_protocols(study: Study):
-    """What two studies show is computed once."""
+    """What two studies show is computed once: of all images the first hundred."""
     theirs = {c.key for c in study_of("protocols-transfer", "small", None).needs()}
-    for item in study.items:
-        if isinstance(item, Curves) and item.id[-2:-1] in "ab" and item.id.startswith("sharmin2019-2"):
-            assert all(c.key in theirs for c in item.needs()), item.id
-    five = [s for item in study.items if item.id == "sharmin2019-4a" for n, s in item.series.items() if n[0] == "5"]
-    assert len(five) == 3 and all(c.key in theirs for line in five for m in line for c in m.needs())
+    lines = [m for item in study.items if isinstance(item, Curves) and item.id[-2] in "ab" and item.id[-3] == "2"
+             for line in item.series.values() for m in line]  # fmt: skip
+    five = [m for item in study.items if item.id in ("sharmin2019-4a", "sharmin2019-4b")
+            for name, line in item.series.items() if name.startswith("5 steps") for m in line]  # fmt: skip
+    assert len(lines) == 72 and len(five) == 24
+    for measure in (*lines, *five):
+        assert all(evaluation[0].key in theirs for evaluation in measure.evaluations)
 
 
 @pytest.mark.data

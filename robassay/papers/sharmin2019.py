@@ -78,8 +78,8 @@ def sharmin2019(scale: str, data_dir: Path | None) -> Study:
         where = "VGG9, 1,000 CIFAR-10 images"
     else:
         grey = find("mnist", data_dir)
-        matrix = Matrix(spiking_kinds(grey), spiking_kinds(grey, seed=1), Examples(grey, "test", 0, 100), repeats=20)
-        where = "784-200-10, 100 MNIST images"
+        matrix = Matrix(spiking_kinds(grey), spiking_kinds(grey, seed=1), Examples(grey, "test", 0, 300), repeats=20)
+        where = "784-200-10, 300 MNIST images"
     short = {**deep, "SNN-I": Timed(converted, SHORT)}
     narrow = Matrix(short, {}, Examples(colour, "test", 0, 100), repeats=1)
     items: tuple[Item, ...] = (
