@@ -21,7 +21,8 @@ class Contrasts(Fold):
 
     A contrast is a sum of survivals with weights, such as the loss of one network less that of another. With the lowest
     ends a claim "all are above" holds when each does by its own interval, fails when one does, and is undecided
-    otherwise: an intersection-union test, which needs no correction for their number. A single one is just itself.
+    otherwise. That all hold needs no correction for their number (an intersection-union test); that one fails has none,
+    so that one of many that barely does may be chance. A single contrast is just itself.
 
     Args:
         sizes: evaluations of each group, which follow each other; a group survives what its worst evaluation leaves.
@@ -86,8 +87,9 @@ def _distance(one: Estimate) -> Estimate:
 
 @dataclass(frozen=True)
 class Farther(Fold):
-    """Mean L2 size of one strategy's changes less that of another's, over the images that both changed; of several
-    pairs of strategies the lowest value and ends, as in :class:`Contrasts`.
+    """By what share of another strategy's mean L2 size the changes of one are longer, on the images that both changed.
+
+    Of several pairs of strategies the lowest value and ends, as in :class:`Contrasts`.
 
     Args:
         sizes: evaluations of the first strategy, of the second, and so on by pairs; a strategy of several attacks moves
@@ -109,8 +111,9 @@ class Farther(Fold):
         sizes = [_moves(evaluations[end - size : end]) for end, size in zip(ends, self.sizes, strict=True)]
         found = []
         for one, other in zip(sizes[::2], sizes[1::2], strict=True):
-            gaps = one - other
-            found.append(mean(gaps[~np.isnan(gaps)]))
+            both = ~np.isnan(one - other)
+            # The second one's mean is a unit here: whether the gap is 0 does not depend on it.
+            found.append(mean((one - other)[both] / (other[both].mean() if both.any() else 1.0)))
         value, low, high = (min(one[i] for one in found) for i in range(3))
         return Estimate(value, low, high, min(one.n for one in found))
 
