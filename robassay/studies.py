@@ -42,6 +42,14 @@ PAPERS = {
         "one spiking network on MNIST under surrogate gradients of many widths, and the worst of them per image",
         "after Ozdenizci and Legenstein 2024",
     ),
+    "sharmin2019": (
+        "converted and spiking networks against white and black boxes: all tables and figures, nine claims judged",
+        "Sharmin et al. 2019",
+    ),
+    "ge2020": (
+        "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
+        "Ge et al. 2020",
+    ),
     "protocols": ("all of the following protocols, whose cells share the workers", "Tan, Ge and Sharmin et al."),
     "protocols-transfer": (
         "who fools whom among five kinds of network on MNIST; who hurts converted and spiking ones",

@@ -27,7 +27,10 @@ LAYERS = (
         "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
     ),
     ("evidence", "landscape"),
-    ("meaning", "intervals folds gates leads seeds thawed knowledge verdict pairs study comparison protocols"),
+    (
+        "meaning",
+        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison protocols",
+    ),
     ("documents", "checklist exhibits document"),
     (
         "edge",

@@ -11,6 +11,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study called ``name`` at a scale, "small" or "full"."""
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.cifar import networks_tan_cifar
+    from robassay.papers.ge2020 import ge2020
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
     from robassay.papers.plastic import networks_plastic
     from robassay.papers.protocols import (
@@ -20,6 +21,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         protocols_transfer,
         protocols_white,
     )
+    from robassay.papers.sharmin2019 import sharmin2019
     from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.substitutes import protocols_substitutes
     from robassay.papers.tan2020 import tan2020
@@ -39,6 +41,8 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "deciders": deciders,
         "anisotropic": anisotropic,
         "widths": widths,
+        "sharmin2019": sharmin2019,
+        "ge2020": ge2020,
         "protocols-transfer": protocols_transfer,
         "protocols-white": protocols_white,
         "protocols-mixtures": protocols_mixtures,

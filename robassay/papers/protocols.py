@@ -9,8 +9,7 @@ from robassay.access import White
 from robassay.attacks.accept import KOfN
 from robassay.attacks.boundary import Boundary
 from robassay.attacks.cw import CW
-from robassay.attacks.gradient import BIM, FGSM, PGD, RFGSM
-from robassay.attacks.snn_crafted import SNNCrafted
+from robassay.attacks.gradient import BIM, PGD
 from robassay.cell import Model, Source
 from robassay.cells import Examples
 from robassay.data import find
@@ -24,14 +23,13 @@ from robassay.policy import MeanOf, Once, VoteOf
 from robassay.protocols.cost import Asked, cost_to_break
 from robassay.protocols.mixtures import mixtures
 from robassay.protocols.parts import Means
+from robassay.protocols.scenarios import RADII, crafted, scenario_attacks
 from robassay.protocols.stability import LENGTHS, QUALITIES, accuracies, gaussian, jpeg
 from robassay.protocols.transfer import losses, matrix
 from robassay.protocols.white import over_c, over_kappa, policies, white_box
 from robassay.study import Curves, Study
-from robassay.surrogates import Twin
 from robassay.threat import Threat
 
-RADII = (8 / 255, 16 / 255, 32 / 255, 64 / 255)
 SMALLEST = Threat("l2")
 MEAN_LOGITS = White(Backprop(10, average="logits"))
 """What an attacker of Tan et al. 2020 sees: mean logits of ten passes and their gradient."""
@@ -52,22 +50,9 @@ def protocols_transfer(scale: str, data_dir: Path | None) -> Study:
 def _scenarios(data: Source, full: bool, images: Examples) -> list[Curves]:
     """Four attacks on each of three targets: by its own weights, and by second networks of three kinds."""
     own, second = spiking_kinds(data, full), spiking_kinds(data, full, seed=1)
-    attacks = {
-        "FGSM": Means(FGSM(), Threat("linf", RADII[0])),
-        "R-FGSM": Means(RFGSM(), Threat("linf", RADII[0])),
-        "I-FGSM": Means(BIM(steps=5), Threat("linf", RADII[0])),
-        "targeted I-FGSM": Means(BIM(steps=5), Threat("linf", RADII[0]), aim=RandomTarget()),
-    }
-
-    def crafted(kind: str, means: Means) -> Means:
-        """Networks that spike are attacked through their analogue twin, on rate images: Algorithm 2."""
-        if kind == "ANN":
-            return means
-        return replace(means, attack=SNNCrafted(means.attack), access=White(Twin()))
-
     found = []
     for kind, target in own.items():
-        for name, means in attacks.items():
+        for name, means in scenario_attacks(5).items():
             attackers: dict[str, tuple[Model, Means]] = {"white box": (target, crafted(kind, means))}
             attackers |= {f"another {other}": (model, crafted(other, means)) for other, model in second.items()}
             caption = f"{kind} under {name}: accuracy it loses, {images.stop} MNIST images"
