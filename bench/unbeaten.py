@@ -1,6 +1,6 @@
 """Is the audit ever beaten? What its images and those of foolbox and pyautoattack leave, on the same fresh draws.
 
-Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--peers standard]
+Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--budget quick] [--peers quick]
 
 On digits the networks are those of the zoo, and the answers those of the referee. On MNIST there are six, trained on
 the first call. Peers run as the referee runs them: foolbox with PGD-40, pyautoattack with its own 100 steps and 5,000
@@ -224,7 +224,7 @@ def main() -> None:
     ask.add_argument("--seeds", type=int, default=SEEDS)
     ask.add_argument("--images", type=int, default=200)
     ask.add_argument("--budget", default="quick")
-    ask.add_argument("--peers", choices=("quick", "standard"), default="standard")
+    ask.add_argument("--peers", choices=("quick", "standard"), default="quick")
     ask.add_argument("--workers", type=int, default=0)
     said = ask.parse_args()
     torch.set_num_threads(1)
@@ -236,7 +236,7 @@ def main() -> None:
         found = on_mnist(store, said.images, said.budget, said.peers, said.workers, norm)
     rows = table(found)
     print(_summed(rows))
-    file = Path(__file__).with_name("results") / f"unbeaten-{said.data}.json"
+    file = Path(__file__).with_name("results") / f"unbeaten-{said.data}-{said.budget}-{said.peers}.json"
     about = {"data": said.data, "images": said.images, "budget": said.budget, "peers": said.peers, "nets": rows}
     file.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\n{file}")
