@@ -1,6 +1,6 @@
 """Is the audit ever beaten? What its images and those of foolbox and pyautoattack leave, on the same fresh draws.
 
-Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--images 200] [--budget quick] [--peers quick]
+Run:   python bench/unbeaten.py digits|mnist|mnist-l2 [STORE] [--seeds 3] [--budget quick] [--peers quick]
 
 On digits the networks are those of the zoo, and the answers those of the referee. On MNIST there are six, trained on
 the first call. Peers run as the referee runs them: foolbox with PGD-40, pyautoattack with its own 100 steps and 5,000
