@@ -192,7 +192,8 @@ class Document:
         score, craft = self.store.read(item["score"]), self.store.read(item["craft"], ("x", "x_adv"))
         decisions, labels = score["decisions"], score["labels"]
         wrong = (decisions != labels).mean(0)
-        chosen = np.argsort(-wrong, kind="stable")[: item["count"]]
+        # What was wrong from the start and left alone shows no attack.
+        chosen = np.lexsort((-wrong, score["linf"] == 0))[: item["count"]]
         images = []
         for i in sorted(chosen):
             others = decisions[:, i][decisions[:, i] != labels[i]]

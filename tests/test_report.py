@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robassay.document import Document
 from robassay.report import card, difference, markdown_table, picture, render, to_csv
 from robassay.report.charts import PALETTE, curves, library, track
 from robassay.report.render import FOLDER
 from robassay.report.tables import comparison_csv, labelled, markdown_comparison
 from robassay.report.words import amount, ball, full, lasted, radius
+from robassay.store import Store
 
 HOSTILE = '<script>alert("x")</script>&\'"><img src=https://evil.example/a.png>'
 
@@ -470,3 +472,19 @@ def test_curves_of_one_network_share_a_colour() -> None:
 def test_times_are_said_in_the_unit_that_suits_them():
     said = {16: "16 s", 89: "89 s", 252: "4.2 minutes", 5399: "90 minutes", 7200: "2 hours", 360000: "100 hours"}
     assert {seconds: lasted(seconds / 3600) for seconds in said} == said
+
+
+def test_a_gallery_shows_what_an_attack_has_changed_before_what_was_wrong_without_it(tmp_path):
+    store, keys = Store(tmp_path), ["a" * 16, "b" * 16]
+    decisions = np.array([[1, 2, 0, 3], [1, 2, 3, 0]], dtype=np.int16)  # wrong in all draws, all, half, half
+    sizes = {"l2": np.array([0.0, 0.5, 0.4, 0.3]), "linf": np.array([0.0, 0.1, 0.1, 0.1])}
+    store.write(keys[0], {}, {"decisions": decisions, "labels": np.zeros(4, np.int16), **sizes}, "")
+    images = np.zeros((4, 1, 2, 2), np.uint8)
+    store.write(keys[1], {}, {"x": images, "x_adv": images / np.float32(255)}, "")
+    item = {"kind": "gallery", "id": "g", "caption": "c", "attack": "pgd", "score": keys[0], "craft": keys[1]}
+
+    def shown(count: int) -> list[str]:
+        (found,) = Document({"items": [{**item, "count": count}]}, store).galleries()
+        return [one["predicted"] for one in found["images"]]
+
+    assert shown(1) == ["2"] and shown(2) == ["2", "3"] and shown(4) == ["1", "2", "3", "3"]

@@ -249,23 +249,8 @@ def test_five_steps_and_one_are_the_cells_of_the_protocols(study: Study):
         assert all(evaluation[0].key in theirs for evaluation in measure.evaluations)
 
 
-@pytest.mark.data
-def test_the_committed_numbers_are_of_todays_cells(study: Study):
-    told = json.loads(FILE.read_text(encoding="utf-8"))
-    found = {one["id"]: one for one in told["tables"]}
-    for item in (item for item in study.items if isinstance(item, Table)):
-        stored = found.pop(item.id)
-        assert (stored["rows"], stored["cols"]) == (list(item.rows), list(item.cols))
-        for (row, col), measure in item.entries.items():
-            entry = stored["cells"][item.rows.index(row)][item.cols.index(col)]
-            assert entry["keys"] == [score.key for score in measure.needs()], (item.id, row, col)
-    assert not found
-    figures = {one["id"]: one for one in told["figures"]}
-    for item in (item for item in study.items if isinstance(item, Curves)):
-        points = {line["name"]: [p["keys"] for p in line["points"]] for line in figures[item.id]["series"]}
-        assert points == {n: [[s.key for s in m.needs()] for m in line] for n, line in item.series.items()}, item.id
-    checks = {one["id"]: one for one in told["checks"]}
-    assert list(checks) == [item.id for item in study.items if isinstance(item, Check)]
-    assert all(
-        one["outcome"] in ("PASS", "FAIL", "UNDECIDED") and "n = 300" in one["sentence"] for one in checks.values()
+def test_all_committed_checks_are_judged_on_all_images() -> None:
+    checks = json.loads(FILE.read_text(encoding="utf-8"))["checks"]
+    assert checks and all(
+        one["outcome"] in ("PASS", "FAIL", "UNDECIDED") and "n = 300" in one["sentence"] for one in checks
     )

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from robassay.papers.widths import COLUMN, WORST, estimators
-from robassay.study import Table
+from robassay.papers.widths import WORST, estimators
 from robassay.surrogates import sweep
 
 FILE = Path(__file__).parents[1] / "results" / "small" / "widths.json"
@@ -32,13 +29,3 @@ def test_narrow_surrogates_and_straight_through_overstate_robustness():
     for masked in ("triangle 0.02", "triangle 0.05", "atan 128", "straight through"):
         assert left[masked] > best + 0.04, masked
     assert left[WORST] <= best
-
-
-@pytest.mark.data
-def test_the_committed_numbers_are_of_todays_cells():
-    from robassay.papers import study_of
-
-    (table,) = study_of("widths", "small", None).items
-    assert isinstance(table, Table)
-    for (row, col), measure in table.entries.items():
-        assert col == COLUMN and found()[row]["keys"] == [score.key for score in measure.needs()], row

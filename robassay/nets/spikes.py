@@ -95,7 +95,7 @@ class Neurons(nn.Module):
         super().__init__()
         self.spikes, self.balanced, self.leak = spikes, balanced, leak
         self.register_buffer("threshold", torch.tensor(float(threshold)))
-        self._known: tuple[Tensor, int, float] | None = None
+        self._known: float | None = None
 
     def forward(self, current: Tensor, carry: Carry) -> Tensor:
         how, threshold = self.spikes, self._number() * (self.spikes.scale if self.balanced else 1.0)
@@ -105,12 +105,10 @@ class Neurons(nn.Module):
         return fired
 
     def _number(self) -> float:
-        """The threshold, asked of its device only where it has changed; torch.export sees no values at all."""
-        known, held = self._known, self.threshold
-        exporting = known is not None and torch.compiler.is_exporting()
-        if known is None or not (exporting or (known[0] is held and known[1] == held._version)):
-            known = self._known = (held, held._version, held.item())
-        return known[2]
+        """The threshold as a number. torch.export sees no values: there it is that of the pass before."""
+        if self._known is None or not torch.compiler.is_exporting():
+            self._known = self.threshold.item()
+        return self._known
 
 
 @final
