@@ -18,7 +18,7 @@ from robassay.threat import Goal, Loss
 
 @cell
 class Facts(Cell):
-    """What :func:`robassay.probe.probe` finds out about a model: and some more: a scalar each."""
+    """What :func:`robassay.probe.probe` finds out about a model, its detectors, whether it works in float64."""
 
     version = 5
     target: Model
