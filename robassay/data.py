@@ -132,6 +132,17 @@ def find(name: str = "digits", data_dir: str | Path | None = None) -> Data:
     return Data(name, found.checksum, found.classes, (shape[0], shape[1], shape[2]), location, found.note)
 
 
+def at_hand(name: str, data_dir: str | Path | None = None) -> Data | None:
+    """The named data set, or None where its files are not at hand. Raises UsageError for files that are wrong."""
+    known = _known(name)
+    folder = data_dir or os.environ.get(FOLDER)
+    if known is None:
+        raise UsageError(f"unknown data set '{name}'. {suggest(name, [*NAMES])}")
+    if known.name == "digits" or (folder and _parts_in(known, _absolute(folder))[0]):
+        return find(name, data_dir)
+    return None
+
+
 def pixels(x: Tensor) -> Tensor:
     """float32 in [0, 1] of uint8 pixels of any shape. Raises UsageError for another dtype."""
     if x.dtype != torch.uint8:
@@ -210,16 +221,9 @@ def _source(name: str, location: str | None) -> _Source:
 
 
 def _named_parts(known: Named, location: str | None) -> dict[str, images.Part]:
-    key, looked = images.canonical(known.name), []
-    if location:
-        root = Path(location)
-        inside = [p for p in images.listing(root) if p.is_dir()] if root.is_dir() else []
-        own = [p for p in (root, *inside) if images.canonical(p.name) == key]
-        places = [(root, key)] + [(p / sub, prefix) for p in own for sub in _INSIDE for prefix in ("", key)]
-        looked = [f"{root}" if root.is_dir() else f"{root} (no such folder)", f"{root / known.name}"]
-        for folder, prefix in places:
-            if folder.is_dir() and (parts := images.parquet_parts(folder, prefix)):
-                return parts
+    parts, looked = _parts_in(known, location) if location else ({}, [])
+    if parts:
+        return parts
     raise UsageError(
         f"the data set '{known.name}' is not at hand: "
         + (f"looked in {' and '.join(looked)}" if looked else f"neither --data-dir nor {FOLDER} names a folder")
@@ -227,6 +231,17 @@ def _named_parts(known: Named, location: str | None) -> dict[str, images.Part]:
         f"a folder {known.name}). Give their folder with --data-dir FOLDER or the environment variable {FOLDER}, or "
         f"download it with --data {HUB}{known.name} (needs pip install 'robassay[hub]'); digits needs no files"
     )
+
+
+def _parts_in(known: Named, location: str) -> tuple[dict[str, images.Part], list[str]]:
+    """The parquet files of a named set, and where they were looked for."""
+    key, root = images.canonical(known.name), Path(location)
+    inside = [p for p in images.listing(root) if p.is_dir()] if root.is_dir() else []
+    own = [p for p in (root, *inside) if images.canonical(p.name) == key]
+    places = [(root, key)] + [(p / sub, prefix) for p in own for sub in _INSIDE for prefix in ("", key)]
+    looked = [f"{root}" if root.is_dir() else f"{root} (no such folder)", f"{root / known.name}"]
+    found = (images.parquet_parts(folder, prefix) for folder, prefix in places if folder.is_dir())
+    return next((parts for parts in found if parts), {}), looked
 
 
 def _path_parts(name: str, location: str | None) -> tuple[dict[str, images.Part], int | None]:

@@ -115,20 +115,24 @@ class Document:
         return [self._table(item) for item in self._items("table")]
 
     def _table(self, item: dict[str, Any]) -> dict[str, Any]:
+        nothing = [[None] * len(item["cols"])] * len(item["rows"])  # studies of earlier versions
         cells = [
-            [self._entry(m, p) for m, p in zip(*line, strict=True)]
-            for line in zip(item["cells"], item["published"], strict=True)
+            [self._entry(*cell) for cell in zip(*line, strict=True)]
+            for line in zip(item["cells"], item["published"], item.get("absent", nothing), strict=True)
         ]
         named = {k: item[k] for k in ("id", "caption", "rows", "cols", "unit")}
         return {**named, "heat": item.get("heat", False), "cells": cells}
 
-    def _entry(self, frozen: dict[str, Any] | None, published: float | None) -> dict[str, Any] | None:
+    def _entry(
+        self, frozen: dict[str, Any] | None, published: float | None, absent: str | None
+    ) -> dict[str, Any] | None:
         estimate = self.measure(frozen) if frozen else None
-        if estimate is None and published is None:
+        if estimate is None and published is None and absent is None:
             return None
         known = frozen.get("knowledge") if frozen else None
         nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "knowledge": known, "keys": []}
-        return {**(estimate or nothing), "published": published}
+        why = {"absent": absent} if absent is not None else {}
+        return {**(estimate or nothing), "published": published, **why}
 
     def figures(self) -> list[dict[str, Any]]:
         """Curves with estimates."""

@@ -67,9 +67,12 @@ class Table(Item):
         published: published value of (row, column), as a fraction for rates.
         unit: "rate" (shown in per cent), or the unit in words.
         heat: shade the cells of the report by their rate, from 0 to 100 %.
+        absent: why (row, column) has no measure, in a word or three, then ": " and what would make it:
+            "no data here: robassay run tan2020 --data-dir FOLDER". Tables are never shortened.
 
     Raises:
-        UsageError: an entry outside of the rows and columns, or ``heat`` for what is no rate.
+        UsageError: a cell that has a measure and is called absent, an entry outside of the rows and columns, or
+            ``heat`` for what is no rate.
     """
 
     id: str
@@ -80,6 +83,7 @@ class Table(Item):
     published: dict[tuple[str, str], float] = field(default_factory=dict)
     unit: str = "rate"
     heat: bool = False
+    absent: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.heat and self.unit != "rate":
@@ -87,7 +91,12 @@ class Table(Item):
                 f"table '{self.id}' has unit='{self.unit}' and heat=True, but only rates have a scale from 0 to 100 %. "
                 "Leave one of them out."
             )
-        for row, col in (*self.entries, *self.published):
+        double = next((cell for cell in self.absent if cell in self.entries), None)
+        if double is not None:
+            raise UsageError(
+                f"table '{self.id}' has a measure for {double} and calls it absent. Leave one of them out."
+            )
+        for row, col in (*self.entries, *self.published, *self.absent):
             if row not in self.rows or col not in self.cols:
                 raise UsageError(
                     f"table '{self.id}' has an entry for ({row}, {col}), which is no row and column of it."
@@ -103,6 +112,7 @@ class Table(Item):
             **plain(self, "id", "caption", "rows", "cols", "unit", "heat"),
             "cells": [[m.freeze() if m else None for m in line] for line in grid],
             "published": [[self.published.get((r, c)) for c in self.cols] for r in self.rows],
+            "absent": [[self.absent.get((r, c)) for c in self.cols] for r in self.rows],
         }
 
 

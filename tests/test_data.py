@@ -586,3 +586,12 @@ def test_real_cifar10() -> None:
     assert [len(found.split(s).y) for s in images.SPLITS] == [45_000, 5_000, 10_000]
     first = found.split("train").y[:4].tolist()
     assert ("lossy JPEG" in found.note) == (first != [6, 9, 9, 4])  # the original starts with frog, truck, truck, deer
+
+
+def test_what_is_not_at_hand_is_none_and_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(data.FOLDER, raising=False)
+    assert data.at_hand("pcam") is None and data.at_hand("mnist", tmp_path) is None
+    found = data.at_hand("digits")
+    assert found is not None and found.name == "digits"
+    with pytest.raises(UsageError, match="unknown data set"):
+        data.at_hand("nowhere")

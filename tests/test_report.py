@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ import pytest
 from PIL import Image
 
 from robassay.document import Document
+from robassay.errors import UsageError
+from robassay.folds import Accuracy
 from robassay.report import card, difference, markdown_table, picture, render, to_csv
 from robassay.report.charts import PALETTE, curves, library, track
 from robassay.report.render import FOLDER
 from robassay.report.tables import comparison_csv, labelled, markdown_comparison
 from robassay.report.words import amount, ball, full, lasted, radius
 from robassay.store import Store
+from robassay.study import Measure, Study, Table
 
 HOSTILE = '<script>alert("x")</script>&\'"><img src=https://evil.example/a.png>'
 
@@ -488,3 +492,19 @@ def test_a_gallery_shows_what_an_attack_has_changed_before_what_was_wrong_withou
         return [one["predicted"] for one in found["images"]]
 
     assert shown(1) == ["2"] and shown(2) == ["2", "3"] and shown(4) == ["1", "2", "3", "3"]
+
+
+def test_a_cell_without_data_says_so_and_names_the_command(tmp_path: Path) -> None:
+    """A table keeps its rows: the published value stands beside the reason."""
+    why = "no data here: robassay run tan2020 --data-dir FOLDER with pcam-test.parquet"
+    table = Table("t", "Table", ("a",), ("pcam", "mnist"), {}, {("a", "pcam"): 0.5}, absent={("a", "pcam"): why})
+    found = Document(Study("s", "S", (table,)).freeze(), Store(tmp_path / "store"))
+    (shown,) = found.tables()
+    assert shown["cells"][0][0]["absent"] == why and shown["cells"][0][1] is None
+    text = markdown_table(shown)
+    assert "| no data here (published 50.0 %) | not computed |" in text and f" {why}." in text
+    page = render(found.whole())
+    assert "no data here</span>" in page and f"{why}." in page
+    with pytest.raises(UsageError, match="calls it absent"):
+        measure = Measure((), Accuracy())
+        Table("t", "Table", ("a",), ("b",), {("a", "b"): measure}, absent={("a", "b"): why})

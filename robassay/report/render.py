@@ -13,7 +13,7 @@ from robassay.report import words
 from robassay.report.charts import csp_hash, curves, icon, library, track
 from robassay.report.figures import colours, plane_map, reach, small_curves, swatch
 from robassay.report.pictures import extent
-from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, to_csv
+from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, reasons, to_csv
 
 __all__ = ["card", "markdown_table", "render", "to_csv"]
 
@@ -78,9 +78,9 @@ def _environment() -> Environment:
         "image": _image,
         "curves": curves,
     }
-    helpers = (words.computed, words.sample, words.tally, icon, track, common_n, entries, outside)
+    helpers = (words.computed, words.missing, words.sample, words.tally, icon, track, common_n, entries, reasons)
     figures = (small_curves, colours, swatch, plane_map, reach)
-    layouts = (labelled, series_labels, rates_of, gaps_of)
+    layouts = (outside, labelled, series_labels, rates_of, gaps_of)
     made.globals |= {helper.__name__: helper for helper in (*helpers, *figures, *layouts)}
     made.globals |= {"VERDICTS": words.VERDICTS, "CAUSES": words.CAUSES, "WINNERS": words.WINNERS}
     made.globals |= {"SOURCES": words.SOURCES, "DIFFERS": words.DIFFERS}

@@ -19,6 +19,11 @@ def entries(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | 
             yield row, column, cell
 
 
+def reasons(table: dict[str, Any]) -> list[str]:
+    """Why cells have no value and what would give them one, each reason once."""
+    return list(dict.fromkeys(cell["absent"] for _, _, cell in entries(table) if cell and cell.get("absent")))
+
+
 def common_n(table: dict[str, Any]) -> int | None:
     """The number of images if all computed cells share it, so that it need not stand in each."""
     sizes = {cell["n"] for _, _, cell in entries(table) if computed(cell) and cell is not None}
@@ -118,7 +123,8 @@ def markdown_table(table: dict[str, Any]) -> str:
     text = "\n".join("| " + " | ".join(_escaped(word) for word in line) + " |" for line in lines) + "\n"
     size = f" n = {shared:,} images per cell." if shared is not None else ""
     unit = "" if table["unit"] == "rate" else f" Unit: {_escaped(table['unit'])}."
-    return f"{text}\nIn brackets: 95 % intervals.{size}{unit}\n"
+    why = "".join(f" {_escaped(reason)}." for reason in reasons(table))
+    return f"{text}\nIn brackets: 95 % intervals.{size}{unit}{why}\n"
 
 
 def _markdown_cell(cell: dict[str, Any] | None, unit: str, with_n: bool, with_label: bool) -> str:

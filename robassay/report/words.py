@@ -48,6 +48,11 @@ COUNTED = {
 }
 
 
+def missing(rate: Rate) -> str:
+    """Why there is no value to show, in a word or three."""
+    return str(rate["absent"]).split(": ")[0] if rate is not None and rate.get("absent") else NOT_COMPUTED
+
+
 def computed(rate: Rate) -> bool:
     """Whether there is a value to show."""
     return rate is not None and rate["value"] is not None
@@ -79,7 +84,7 @@ def interval(rate: Rate, unit: str = "rate") -> str:
 def full(rate: Rate, unit: str = "rate") -> str:
     """Value and interval: ``51.2 % [44.1, 58.0]``, or "not computed"."""
     if not computed(rate) or rate is None:
-        return NOT_COMPUTED
+        return missing(rate)
     return f"{amount(rate['value'], unit)} {interval(rate, unit)}".strip()
 
 
