@@ -42,22 +42,24 @@ class Adopted(NamedTuple):
 
 
 def share(wanted: Iterable[Cell], store: Store, folder: Path, most: float) -> Shared:
-    """Write the trained cells behind ``wanted`` into a folder of at most ``most`` MB, the smallest first.
+    """Write the trained cells behind ``wanted`` into a folder of at most ``most`` MB; those that save the most training
+    time per byte come first.
 
     A folder's files that are not among them stay, and so do their entries in the index.
     """
     trained = [c for c in with_needs(list(wanted)) if isinstance(c, TRAINED) and store.has(c.key)]
-    sized = sorted(((store.folder(c.key) / "out.safetensors").stat().st_size, c.key) for c in trained)
+    sizes = {c.key: (store.folder(c.key) / "out.safetensors").stat().st_size for c in trained}
+    ranked = sorted(sizes, key=lambda key: (-store.about(key)["seconds"] / sizes[key], key))
     folder.mkdir(parents=True, exist_ok=True)
     index = _index(folder) if (folder / INDEX).is_file() else {}
     index = {key: entry for key, entry in index.items() if (folder / f"{key}.safetensors").is_file()}
-    total = sum((folder / f"{key}.safetensors").stat().st_size for key in index if key not in {k for _, k in sized})
+    total = sum((folder / f"{key}.safetensors").stat().st_size for key in index if key not in sizes)
     written, left_out = [], []
-    for size, key in sized:
-        total += size
-        if total > most * 1e6:
+    for key in ranked:
+        if total + sizes[key] > most * 1e6:
             left_out.append(key)
             continue
+        total += sizes[key]
         content = (store.folder(key) / "out.safetensors").read_bytes()
         _replace(folder / f"{key}.safetensors", content)
         index[key] = {"sha256": hashlib.sha256(content).hexdigest(), "about": store.about(key)}

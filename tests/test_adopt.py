@@ -49,6 +49,23 @@ def test_a_second_store_takes_the_weights_and_trains_nothing(tmp_path: Path, tra
     assert adopt(wanted, other, folder).had == done.taken
 
 
+def test_what_trained_longest_per_byte_comes_first(
+    tmp_path: Path, trained: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large network that took long goes before a small one that did not, and one that does not fit hides none."""
+    small, large = score(8).target.key, score(64).target.key
+    sizes = {key: (trained.folder(key) / "out.safetensors").stat().st_size for key in (small, large)}
+    assert sizes[small] < sizes[large]
+    told = Store.about
+    long = {small: 1.0, large: 1000.0}
+    monkeypatch.setattr(Store, "about", lambda self, key: {**told(self, key), "seconds": long[key]})
+    wanted, room = [score(8), score(64)], sizes[large] / 1e6
+    done = share(wanted, trained, tmp_path / "a", most=room)
+    assert (done.written, done.left_out) == ((large,), (small,))
+    done = share(wanted, trained, tmp_path / "b", most=(sizes[large] - 1) / 1e6)
+    assert (done.written, done.left_out) == ((small,), (large,))
+
+
 def test_what_was_not_asked_for_is_left(tmp_path: Path, trained: Store) -> None:
     folder = tmp_path / "weights"
     share([score(8), score(64)], trained, folder, most=10)

@@ -161,7 +161,7 @@ def weights(
     scale: ScaleOption = "small",
     data_dir: DataDirOption = None,
     store: StoreOption = STORE,
-    most: Annotated[float, typer.Option(help="MB in all; the smallest networks come first.")] = 10.0,
+    most: Annotated[float, typer.Option(help="MB in all; what trained longest per byte comes first.")] = 10.0,
 ) -> None:
     """Write a study's trained networks as safetensors under their cell keys, for `robassay run --adopt`.
 
