@@ -14,7 +14,7 @@ import numpy as np
 
 from robassay.checklist import checklist
 from robassay.errors import RobassayError
-from robassay.exhibits import plane, slope_checks, sources
+from robassay.exhibits import plane, scatter, slope_checks, sources
 from robassay.folds import Rows, rows
 from robassay.intervals import rate
 from robassay.pairs import compared
@@ -216,6 +216,10 @@ class Document:
             )
         return images
 
+    def drawings(self) -> list[dict[str, Any]]:
+        """Scatters whose cells are there."""
+        return [scatter(item, self.store) for item in self._items("scatter") if self._have([item["cell"]])]
+
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from: cells, machines, versions, hours."""
         have = [key for key in self.frozen["needs"] if key in self._done]
@@ -245,6 +249,7 @@ class Document:
             "tables": self.tables(),
             "comparisons": self.comparisons(),
             "figures": self.figures(),
+            "drawings": self.drawings(),
             "galleries": self.galleries(),
             "checks": self.checks(),
             "provenance": self.provenance(),

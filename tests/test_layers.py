@@ -29,7 +29,7 @@ LAYERS = (
     ("evidence", "landscape"),
     (
         "meaning",
-        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison protocols",
+        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison drawn protocols",
     ),
     ("documents", "checklist exhibits document"),
     (
