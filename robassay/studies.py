@@ -14,6 +14,10 @@ from robassay.study import Study
 LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers", "zoo")
 SCALES = ("smoke", "small", "full")
 PAPERS = {
+    "papers": (
+        "the papers above at once, whose cells share the workers, and a report of each",
+        "Tan, Sharmin, Ge and Eustratiadis et al.",
+    ),
     "tan2020": (
         "seven networks on MNIST under BIM, CWL2, ModCWL2 and the boundary attack; claims t01 to t06 and t14",
         "Tan et al. 2020, Tables I, II, X and XI",
@@ -51,10 +55,6 @@ PAPERS = {
     "ge2020": (
         "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
         "Ge et al. 2020",
-    ),
-    "papers": (
-        "the papers above at once, whose cells share the workers, and a report of each",
-        "Tan, Sharmin, Ge and Eustratiadis et al.",
     ),
     "protocols": (
         "the following protocols at once, whose cells share the workers, and a report of each",
@@ -130,8 +130,9 @@ def together(name: str, parts: dict[str, Study], scale: str) -> Study:
         for item in part.items
     )
     cites = tuple(dict.fromkeys(cite for part in parts.values() for cite in part.cites))
-    title = f"{PAPERS[name][0].capitalize()} ({scale})"
-    return Study(name, title, items, scale=scale, cites=cites, command=f"robassay run {name} --scale {scale}")
+    return Study(
+        name, f"All {name} ({scale})", items, scale=scale, cites=cites, command=f"robassay run {name} --scale {scale}"
+    )
 
 
 def _from_file(name: str, scale: str) -> Study:

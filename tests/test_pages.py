@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,16 @@ def test_the_committed_pages_are_those_of_the_committed_results() -> None:
 def test_every_disagreement_is_explained_or_open_and_nothing_else_is() -> None:
     """Claims that do not hold, columns against the published order, audits: results/explained.json, both ways."""
     assert unmatched(read(ROOT)) == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/README.md", "docs/adding-a-paper.md",
+                                  *(f"docs/papers/{file.name}" for file in (ROOT / FOLDER).glob("*.md"))])  # fmt: skip
+def test_links_lead_somewhere(page: str) -> None:
+    file = ROOT / page
+    targets = re.findall(r"\]\(([^)#\s]+)\)", file.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
+        assert target.startswith("http") or (file.parent / target).exists(), target
 
 
 # --------------------------------------------------------------------------------------------------------- what it says

@@ -45,12 +45,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def run_study(study: Any, store: Path, workers: int, quiet: bool) -> dict[str, Any]:
     """Carry out a study, keep its frozen form, return its document."""
     from robassay.document import Document
-
-    return Document(study.freeze(), compute(study, store, workers, quiet)).whole()
-
-
-def compute(study: Any, store: Path, workers: int, quiet: bool) -> Any:
-    """Carry out a study and keep its frozen form; the store."""
     from robassay.run import carry_out
     from robassay.store import Store
 
@@ -64,7 +58,7 @@ def compute(study: Any, store: Path, workers: int, quiet: bool) -> Any:
         blocked = f", and {len(outcome.blocked)} that need them" if outcome.blocked else ""
         first = next(iter(outcome.failed.values()))
         raise RobassayError(f"{len(outcome.failed)} cells failed{blocked}. The first: {first}")
-    return place
+    return Document(study.freeze(), place).whole()
 
 
 def write_page(name: str, store: Path, page: Path | None) -> Path:

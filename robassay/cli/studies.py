@@ -18,7 +18,6 @@ from robassay.cli.common import (
     StoreOption,
     WorkersOption,
     app,
-    compute,
     run_study,
     write_page,
 )
@@ -85,10 +84,10 @@ def run(
     wanted = together(study, parts, scale) if parts else load_study(study, scale, data_dir)
     if adopt is not None:
         _adopt(wanted, store, adopt)
-    if parts:
-        compute(wanted, store, workers, quiet)
+    document = run_study(wanted, store, workers, quiet)
     for one in parts.values() or (wanted,):
-        document = run_study(one, store, workers, quiet)
+        # Of a group all is computed by now.
+        document = run_study(one, store, workers, quiet) if parts else document
         page = write_page(one.name, store, report)
         if document["audits"]:
             from robassay.report.write import overview
