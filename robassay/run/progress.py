@@ -112,9 +112,9 @@ class Progress:
         print(f"robassay: {done}{told}{now}", file=sys.stderr)
 
     def _left(self, running: list[Cell]) -> float | None:
-        """Seconds left from the mean time of finished cells of each kind; None while a kind is unknown that is not rare.
+        """Seconds left from the mean time of finished cells of each kind; None while a kind is unknown.
 
-        Running cells of an unknown kind count by how far they are.
+        Running cells of an unknown kind count by how far they are, rare kinds as the mean of all that is finished.
         """
         now, seconds = time.monotonic(), 0.0
         known = {kind: sum(times) / len(times) for kind, times in self._times.items()}
