@@ -1,4 +1,4 @@
-"""Pictures of what a cell holds as points of a plane: no measure, and nothing is judged by them."""
+"""Pictures of what a cell holds as points of a plane, or of decisions on one: nothing is judged by them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robassay.cell import Cell
+from robassay.clouds import Section
 from robassay.study import Item, plain
 
 
@@ -35,3 +36,23 @@ class Scatter(Item):
 
     def freeze(self) -> dict[str, Any]:
         return {"kind": "scatter", **plain(self, "id", "caption", "xlabel", "ylabel"), "cell": self.cell.key}
+
+
+@dataclass(frozen=True)
+class Plane(Item):
+    """Decisions on a plane through three images, a colour per class that fades where the draws disagree.
+
+    Args:
+        id, caption: as of all items.
+        cell: the section.
+    """
+
+    id: str
+    caption: str
+    cell: Section
+
+    def needs(self) -> list[Cell]:
+        return [self.cell]
+
+    def freeze(self) -> dict[str, Any]:
+        return {"kind": "plane", **plain(self, "id", "caption"), "cell": self.cell.key}

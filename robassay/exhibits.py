@@ -101,3 +101,17 @@ def scatter(item: dict[str, Any], store: Store) -> dict[str, Any]:
         "n": len(labels),
         "keys": [item["cell"]],
     }
+
+
+def section(item: dict[str, Any], store: Store) -> dict[str, Any]:
+    """A frozen plane of decisions as a JSON value; the rows of its grids from below."""
+    held = store.read(item["cell"])
+    return {
+        **{name: item[name] for name in ("kind", "id", "caption")},
+        "at": np.round(held["at"].astype(np.float64), 4).tolist(),
+        "decision": held["decision"].tolist(),
+        "variance": np.round(held["variance"].astype(np.float64), 3).tolist(),
+        "points": np.round(held["points"].astype(np.float64), 4).tolist(),
+        "labels": held["labels"].tolist(),
+        "keys": [item["cell"]],
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,14 +11,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_report import HOSTILE, document
 
-from robassay.cell import Arrays, Cell, Context, cell
+from robassay.cell import Arrays, Cell, Context, Model, cell
+from robassay.cells import Examples
+from robassay.clouds import Section
+from robassay.data import find
 from robassay.document import Document
-from robassay.drawn import Scatter
+from robassay.drawn import Plane, Scatter
 from robassay.errors import RobassayError
 from robassay.report import render
-from robassay.report.drawings import EDGE, SIDE, key_of, scatter_map
+from robassay.report.drawings import COLOURS, EDGE, SIDE, decision_map, key_of, scatter_map
 from robassay.store import Store
 from robassay.study import Study
 
@@ -28,7 +34,18 @@ class Spots(Cell):
     """Three points."""
 
     def compute(self, ctx: Context) -> Arrays:
-        return {"xy": torch.tensor(XY), "labels": torch.tensor([0, 1, 9])}
+        return {"xy": torch.tensor(XY), "labels": torch.tensor([0, 1, 11])}
+
+
+@cell
+class Spotted(Model):
+    """A model that nobody opens."""
+
+    def compute(self, ctx: Context) -> Arrays:
+        raise AssertionError
+
+    def open(self, ctx: Context):
+        raise AssertionError
 
 
 def drawing(**more):
@@ -41,11 +58,17 @@ def drawing(**more):
         "n": 3,
         "keys": ["9a"],
     }
-    return {**known, "xy": XY, "labels": [0, 1, 9], **more}
+    return {**known, "xy": XY, "labels": [0, 1, 11], **more}
 
 
 def svg(**more) -> ElementTree.Element:
     return ElementTree.fromstring(str(scatter_map(drawing(**more))))
+
+
+def planed(**more):
+    known = {"kind": "plane", "id": "p", "caption": "Plane", "at": [-1.0, 0.0, 1.0], "keys": ["8b"]}
+    known |= {"decision": [[0, 0, 1], [0, 1, 1], [2, 2, 2]], "variance": [[0, 0, 0.5], [0, 0, 0], [0, 0, 0]]}
+    return {**known, "points": [[-1.0, -1.0], [1.0, -1.0], [0.0, 1.0]], "labels": [0, 1, 2], **more}
 
 
 def stored(folder: Path, **arrays: np.ndarray) -> Document:
@@ -60,9 +83,9 @@ def stored(folder: Path, **arrays: np.ndarray) -> Document:
 def test_a_stored_cell_becomes_a_drawing_and_a_missing_one_none(tmp_path):
     assert stored(tmp_path / "a").drawings() == []
     extra = {"centres": np.zeros((1, 2)), "covariances": np.eye(2)[None], "arrows": np.ones((2, 2))}
-    arrays = {"xy": np.float32(XY), "labels": np.int64([0, 1, 9]), **extra}
+    arrays = {"xy": np.float32(XY), "labels": np.int64([0, 1, 11]), **extra}
     (found,) = stored(tmp_path / "b", **arrays).drawings()
-    assert found["xy"] == XY and found["labels"] == [0, 1, 9] and found["n"] == 3 and found["keys"] == [Spots().key]
+    assert found["xy"] == XY and found["labels"] == [0, 1, 11] and found["n"] == 3 and found["keys"] == [Spots().key]
     assert found["arrows"] == [[1, 1], [1, 1]] and found["covariances"] == [[[1, 0], [0, 1]]]
     assert "centres" not in stored(tmp_path / "c", xy=arrays["xy"], labels=arrays["labels"]).drawings()[0]
 
@@ -92,8 +115,8 @@ def test_points_keep_their_proportions_and_up_is_up():
     assert cx == pytest.approx((ax + bx) / 2, abs=0.2)
     assert ay - cy == pytest.approx((bx - ax) / 4, abs=0.2), "half as far up as one of two to the right"
     assert ax > EDGE and bx < EDGE + SIDE and bx - ax == pytest.approx(SIDE / 1.08, abs=0.3)
-    assert discs[0].get("fill") != discs[1].get("fill") == square.get("fill"), "9 has the colour of 1, and is square"
-    assert [label for label, _ in key_of(drawing())] == [0, 1, 9]
+    assert discs[0].get("fill") != discs[1].get("fill") == square.get("fill"), "11 has the colour of 1, and is square"
+    assert [label for label, _ in key_of(drawing())] == [0, 1, 11]
 
 
 def test_an_ellipse_has_two_deviations_along_its_axes():
@@ -118,6 +141,25 @@ def test_arrows_start_at_the_origin_in_proportion():
     assert start == again and up[0] == pytest.approx(start[0]) and right[1] == pytest.approx(start[1])
     assert start[1] - up[1] == pytest.approx(0.4 * SIDE, abs=0.1), "up is towards smaller y"
     assert right[0] - start[0] == pytest.approx(0.2 * SIDE, abs=0.1)
+
+
+def test_a_plane_has_its_colours_from_below_and_fades_where_draws_disagree(tmp_path):
+    made = Section(Spotted(), Examples(find("digits"), "train", 0, 20), grid=3)
+    store = Store(tmp_path)
+    held = {name: np.array(planed()[name]) for name in ("at", "decision", "variance", "points", "labels")}
+    store.write(made.key, {"machine": "m", "torch": "2", "seconds": 1.0}, held, "")
+    (found,) = Document(Study("planes", "Planes", (Plane("p", "Plane", made),)).freeze(), store).drawings()
+    assert {**found, "keys": ["8b"]} == planed()
+    drawn = ElementTree.fromstring(str(decision_map(found)))
+    uri = drawn.find("image").get("href")
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+    hexes = [[f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in row] for row in image]
+    assert hexes == [[COLOURS[2]] * 3, [COLOURS[0], COLOURS[1], COLOURS[1]], [COLOURS[0], COLOURS[0], COLOURS[1]]]
+    assert image[..., 3].tolist() == [[255] * 3, [255] * 3, [255, 255, 128]]
+    dots = [(float(c.get("cx")), float(c.get("cy"))) for c in drawn.iter("circle")]
+    assert dots == [(SIDE / 6, 5 * SIDE / 6), (5 * SIDE / 6, 5 * SIDE / 6), (SIDE / 2, SIDE / 6)], "mid-pixel"
+    assert [label for label, _ in key_of(found)] == [0, 1, 2]
+    assert 'class="seen"' in render(document(drawings=[planed()]))
 
 
 def test_the_page_shows_and_escapes_it():

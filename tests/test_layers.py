@@ -26,7 +26,7 @@ LAYERS = (
         "work",
         "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
     ),
-    ("evidence", "landscape"),
+    ("evidence", "landscape clouds"),
     (
         "meaning",
         "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison drawn protocols",

@@ -1,4 +1,4 @@
-"""Points of a plane as inline SVG, with ellipses and arrows. No script needed."""
+"""Points of a plane as inline SVG, with ellipses and arrows, and decisions on one. No script needed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from robassay.report.charts import PALETTE
+from robassay.report.pictures import picture
 
 SIDE, EDGE = 360.0, 30.0
 """Of the square that is drawn in, and what is left around it for the axes' names."""
+COLOURS = (*PALETTE, "#5546c2", "#8c564b")
+"""Of the labels; further ones begin anew, with squares for discs."""
 DEVIATIONS = 2.0
 ARROW = 0.4
 """Length of the longest arrow, as a share of the square."""
@@ -38,11 +41,37 @@ def scatter_map(drawing: dict[str, Any]) -> Markup:
     )
 
 
+def decision_map(drawing: dict[str, Any]) -> Markup:
+    """A plane of decisions: a colour per class, paler where draws disagree, and the three images as dots.
+
+    Args:
+        drawing: see :class:`robassay.drawn.Plane`.
+    """
+    decision, variance = (np.asarray(drawing[name])[::-1] for name in ("decision", "variance"))  # from the top
+    colours = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS], np.uint8)
+    alpha = np.round(255 * (1 - variance).clip(0, 1)).astype(np.uint8)
+    uri = picture(np.concatenate([np.moveaxis(colours[decision % len(COLOURS)], -1, 0), alpha[None]]))
+    step = drawing["at"][1] - drawing["at"][0]
+    low, wide = drawing["at"][0] - step / 2, len(drawing["at"]) * step
+    dots = [
+        Markup('<circle cx="{}" cy="{}" r="4" class="seen"><title>class {}</title></circle>').format(
+            round(SIDE * (x - low) / wide, 1), round(SIDE * (1 - (y - low) / wide), 1), label
+        )
+        for (x, y), label in zip(drawing["points"], drawing["labels"], strict=True)
+    ]
+    label = escape(f"{drawing['caption']}: decisions on the plane through three images")
+    return Markup(
+        '<svg class="scatter" viewBox="0 0 {0:g} {0:g}" role="img" aria-label="{1}"><image href="{2}" width="{0:g}" '
+        'height="{0:g}" preserveAspectRatio="none"/>{3}</svg>'
+    ).format(SIDE, label, uri, Markup("").join(dots))
+
+
 def key_of(drawing: dict[str, Any]) -> list[tuple[int, Markup]]:
-    """Labels that occur, each with its mark, for a legend."""
+    """Labels that occur, each with its mark, for a legend; of a plane those that are decided."""
+    every = [label for line in drawing.get("decision", []) for label in line] + drawing["labels"]
     return [
         (label, Markup('<svg class="mark" viewBox="0 0 10 10" aria-hidden="true">{}</svg>').format(_mark(5, 5, label)))
-        for label in sorted(set(drawing["labels"]))
+        for label in sorted(set(every))
     ]
 
 
@@ -96,7 +125,7 @@ def _ellipse(view: View, label: int, centre: np.ndarray, half: np.ndarray, angle
     x, y = view(centre)
     along, across = (f"{h * view.scale:.1f}" for h in half)
     return Markup('<ellipse rx="{}" ry="{}" transform="translate({} {}) rotate({})" stroke="{}"/>').format(
-        along, across, x, y, f"{-angle:.1f}", PALETTE[label % len(PALETTE)]
+        along, across, x, y, f"{-angle:.1f}", COLOURS[label % len(COLOURS)]
     )
 
 
@@ -106,8 +135,8 @@ def _point(view: View, at: list[float], label: int) -> Markup:
 
 def _mark(x: float, y: float, label: int) -> Markup:
     """A disc; a square for labels that share their colour with an earlier one."""
-    colour = PALETTE[label % len(PALETTE)]
-    if label < len(PALETTE):
+    colour = COLOURS[label % len(COLOURS)]
+    if label < len(COLOURS):
         return Markup('<circle cx="{}" cy="{}" r="2.6" fill="{}"/>').format(x, y, colour)
     box = '<rect x="{}" y="{}" width="4.8" height="4.8" fill="{}"/>'
     return Markup(box).format(round(x - 2.4, 1), round(y - 2.4, 1), colour)
@@ -123,7 +152,7 @@ def _arrows(view: View, arrows: list[list[float]]) -> list[Markup]:
         if length == 0:
             continue
         right, up = (ARROW * SIDE * a / longest for a in arrow)
-        colour = PALETTE[label % len(PALETTE)]
+        colour = COLOURS[label % len(COLOURS)]
         turned = f"translate({x + right:.1f} {y - up:.1f}) rotate({-math.degrees(math.atan2(up, right)):.1f})"
         line = '<path class="arrow" d="M{} {}L{} {}" stroke="{}"/><path d="M0 0L-9 -4V4Z" transform="{}" fill="{}"/>'
         found.append(Markup(line).format(x, y, f"{x + right:.1f}", f"{y - up:.1f}", colour, turned, colour))
