@@ -21,7 +21,7 @@ from robassay.errors import RobassayError, UsageError
 from robassay.papers.listed import audits, claims, disagreements, figure_table, tallies
 from robassay.papers.ordering import Tally
 from robassay.papers.published import PAPERS, table
-from robassay.report.drawings import scatter_map
+from robassay.report.drawings import COLOURS, decision_map, key_of, scatter_map
 from robassay.report.tables import escaped, markdown_table
 from robassay.report.words import lasted
 
@@ -30,7 +30,7 @@ FOLDER = Path("docs") / "papers"
 OPEN = "open"
 STYLE = (
     "<style>text{font:11px sans-serif;fill:#667}.frame{fill:none;stroke:#aab}ellipse{fill:none;stroke-width:1.6}"
-    ".arrow{stroke-width:2}</style>"
+    ".arrow{stroke-width:2}.seen{fill:#fff;stroke:#1b1f24;stroke-width:2}</style>"
 )
 
 
@@ -117,8 +117,7 @@ def _page(root: Path, one: Results) -> str:
         *(_section(document, entry, entry) for entry in document["tables"]),
         *(("## Figures",) if document["figures"] or document.get("drawings") else ()),
         *(_section(document, entry, figure_table(entry)) for entry in document["figures"]),
-        *(f"### {d['id']}\n\n{escaped(d['caption'])}\n\n![{escaped(d['caption'])}]({_svg_name(one, d)})"
-          for d in document.get("drawings", [])),
+        *(_drawn(one, drawing) for drawing in document.get("drawings", [])),
         "## Where it is not as published",
         _differences(one),
         "## Where the numbers come from",
@@ -260,13 +259,31 @@ def _squashed(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
+def _drawn(one: Results, drawing: dict[str, Any]) -> str:
+    words = ["Dots: three images; paler: draws disagree." if drawing["kind"] == "plane" else f"n = {drawing['n']:,}."]
+    words += ["Ellipses: two standard deviations."] if "centres" in drawing else []
+    words += ["Arrows: lengths in proportion to each other only."] if "arrows" in drawing else []
+    caption = escaped(drawing["caption"])
+    return f"### {drawing['id']}\n\n{caption}\n\n![{drawing['id']}]({_svg_name(one, drawing)})\n\n{' '.join(words)}"
+
+
 def _svg_name(one: Results, drawing: dict[str, Any]) -> str:
     return f"{one.name}-{drawing['id']}.svg"
 
 
 def _svg(drawing: dict[str, Any]) -> str:
-    text = str(scatter_map(drawing)).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return text.replace(">", f">{STYLE}", 1) + "\n"
+    """A drawing of the report as a file of its own, with a line below that shows each label in its colour."""
+    text = str(decision_map(drawing) if drawing["kind"] == "plane" else scatter_map(drawing))
+    begun = re.match(r'<svg class="scatter" viewBox="0 0 (\S+) (\S+)"', text)
+    assert begun is not None
+    wide, high = begun[1], float(begun[2])
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high + 20:g}"'
+    key = "".join(
+        f'<text x="{10 + 24 * place}" y="{high + 13:g}" style="fill:{COLOURS[label % len(COLOURS)]}">{label}</text>'
+        for place, (label, _) in enumerate(key_of(drawing))
+    )
+    body = (head + text[begun.end() :]).replace(">", f">{STYLE}", 1)
+    return body.removesuffix("</svg>") + key + "</svg>\n"
 
 
 def write(root: Path) -> list[str]:
