@@ -143,6 +143,8 @@ def test_an_audit_is_claimed_reproduced_delivered(root: Path) -> None:
         "20.0 % [10.0, 30.0]",
         "Overstated (too few steps): less is left |",
     ]
+    summary = files(root)["README.md"].split("## Claimed, reproduced, delivered\n\n### tan2020\n\n")[1]
+    assert line in summary.splitlines()
     explain(root, REASONS, {"audit": "no table is at hand"})
     assert "| no table is at hand |" in files(root)["tan2020.md"]
 

@@ -1,18 +1,24 @@
-"""Parts of a paper's page: claims beside their unions, audits, curves as tables, and where it is not as published."""
+"""Parts of a paper's page: claims beside their unions, audits, curves as tables, drawings, what is not as published."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from robassay.papers.ordering import Pair, Tally, pairs, tally
+from robassay.report.drawings import COLOURS, decision_map, key_of, scatter_map
 from robassay.report.tables import escaped
 from robassay.report.words import CAUSES, VERDICTS, amount, ball, full, radius, sample
 
 OUTCOMES = {"PASS": "holds", "FAIL": "**does not**", "UNDECIDED": "undecided"}
 UNION = "-union"
 NOTHING = "–"
+STYLE = (
+    "<style>text{font:11px sans-serif;fill:#667}.frame{fill:none;stroke:#aab}ellipse{fill:none;stroke-width:1.6}"
+    ".arrow{stroke-width:2}.seen{fill:#fff;stroke:#1b1f24;stroke-width:2}</style>"
+)
 
 
 def claims(document: dict[str, Any]) -> str:
@@ -86,3 +92,27 @@ def disagreements(document: dict[str, Any]) -> dict[str, list[str]]:
 def _told(pair: Pair, unit: str) -> str:
     one, other = (f"{full(cell, unit)}, published {amount(cell['published'], unit)}" for cell in pair.cells)
     return f"{pair.larger} ({one}) lies below {pair.smaller} ({other})"
+
+
+def drawn(drawing: dict[str, Any], file: str) -> str:
+    """A drawing that lies in ``file``, with what is to be known of it."""
+    words = ["Dots: three images; paler: draws disagree." if drawing["kind"] == "plane" else f"n = {drawing['n']:,}."]
+    words += ["Ellipses: two standard deviations."] if "centres" in drawing else []
+    words += ["Arrows: lengths in proportion to each other only."] if "arrows" in drawing else []
+    caption = escaped(drawing["caption"])
+    return f"### {drawing['id']}\n\n{caption}\n\n![{drawing['id']}]({file})\n\n{' '.join(words)}"
+
+
+def svg(drawing: dict[str, Any]) -> str:
+    """A drawing of the report as a file of its own, with a line below that shows each label in its colour."""
+    text = str(decision_map(drawing) if drawing["kind"] == "plane" else scatter_map(drawing))
+    begun = re.match(r'<svg class="scatter" viewBox="0 0 (\S+) (\S+)"', text)
+    assert begun is not None
+    wide, high = begun[1], float(begun[2])
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high + 20:g}"'
+    key = "".join(
+        f'<text x="{10 + 24 * place}" y="{high + 13:g}" style="fill:{COLOURS[label % len(COLOURS)]}">{label}</text>'
+        for place, (label, _) in enumerate(key_of(drawing))
+    )
+    body = (head + text[begun.end() :]).replace(">", f">{STYLE}", 1)
+    return body.removesuffix("</svg>") + key + "</svg>\n"

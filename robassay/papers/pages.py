@@ -18,20 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robassay.errors import RobassayError, UsageError
-from robassay.papers.listed import audits, claims, disagreements, figure_table, tallies
+from robassay.papers.listed import audits, claims, disagreements, drawn, figure_table, svg, tallies
 from robassay.papers.ordering import Tally
 from robassay.papers.published import PAPERS, table
-from robassay.report.drawings import COLOURS, decision_map, key_of, scatter_map
 from robassay.report.tables import escaped, markdown_table
 from robassay.report.words import lasted
 
 SCALE = "small"
 FOLDER = Path("docs") / "papers"
 OPEN = "open"
-STYLE = (
-    "<style>text{font:11px sans-serif;fill:#667}.frame{fill:none;stroke:#aab}ellipse{fill:none;stroke-width:1.6}"
-    ".arrow{stroke-width:2}.seen{fill:#fff;stroke:#1b1f24;stroke-width:2}</style>"
-)
 
 
 class Explained(NamedTuple):
@@ -93,7 +88,7 @@ def files(root: Path) -> dict[str, str]:
     for one in results:
         made[f"{one.name}.md"] = _page(root, one)
         for drawing in one.document.get("drawings", []):
-            made[_svg_name(one, drawing)] = _svg(drawing)
+            made[_svg_name(one, drawing)] = svg(drawing)
     return made
 
 
@@ -111,13 +106,12 @@ def _page(root: Path, one: Results) -> str:
         prose(docstring(root, one.name)),
         "## Claims",
         claims(document),
-        *(("## Audits", audits(document, {k: _stated(one.name, v) for k, v in one.claimed.items()}))
-          if document["audits"] else ()),
+        *(("## Audits", _audits(one)) if document["audits"] else ()),
         "## Tables",
         *(_section(document, entry, entry) for entry in document["tables"]),
         *(("## Figures",) if document["figures"] or document.get("drawings") else ()),
         *(_section(document, entry, figure_table(entry)) for entry in document["figures"]),
-        *(_drawn(one, drawing) for drawing in document.get("drawings", [])),
+        *(drawn(drawing, _svg_name(one, drawing)) for drawing in document.get("drawings", [])),
         "## Where it is not as published",
         _differences(one),
         "## Where the numbers come from",
@@ -182,6 +176,10 @@ def _noted(document: dict[str, Any]) -> list[tuple[str, str]]:
     return [(d["name"], d["note"]) for d in document["provenance"]["data"] if d["note"]]
 
 
+def _audits(one: Results) -> str:
+    return audits(one.document, {id: _stated(one.name, told) for id, told in one.claimed.items()})
+
+
 def _stated(paper: str, told: Any) -> str:
     """The published figure that an audit is about: a sentence as it stands, or looked up in the paper's table."""
     if isinstance(told, str):
@@ -207,6 +205,7 @@ def _summary(results: list[Results]) -> str:
     numbers = f"{total.published} | {total.ours} | {total.matched} | {total.against} | {total.undecided}"
     lines.append(f"| all | {numbers} | | | |")
     late = [name for name in PAPERS if name not in {one.name for one in results}]
+    audited = [f"### {one.name}\n\n{_audits(one)}" for one in results if one.document["audits"]]
     notes = sorted({f"- **{name}**: {note}" for one in results for name, note in _noted(one.document)})
     parts = [
         "# Five papers, ours beside theirs",
@@ -215,6 +214,7 @@ def _summary(results: list[Results]) -> str:
         "published setting.",
         "\n".join(lines),
         f"No committed results yet: {', '.join(late)}." if late else "",
+        *(("## Claimed, reproduced, delivered", *audited) if audited else ()),
         "## What is counted",
         ORDER,
         CLAIMS,
@@ -259,31 +259,8 @@ def _squashed(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def _drawn(one: Results, drawing: dict[str, Any]) -> str:
-    words = ["Dots: three images; paler: draws disagree." if drawing["kind"] == "plane" else f"n = {drawing['n']:,}."]
-    words += ["Ellipses: two standard deviations."] if "centres" in drawing else []
-    words += ["Arrows: lengths in proportion to each other only."] if "arrows" in drawing else []
-    caption = escaped(drawing["caption"])
-    return f"### {drawing['id']}\n\n{caption}\n\n![{drawing['id']}]({_svg_name(one, drawing)})\n\n{' '.join(words)}"
-
-
 def _svg_name(one: Results, drawing: dict[str, Any]) -> str:
     return f"{one.name}-{drawing['id']}.svg"
-
-
-def _svg(drawing: dict[str, Any]) -> str:
-    """A drawing of the report as a file of its own, with a line below that shows each label in its colour."""
-    text = str(decision_map(drawing) if drawing["kind"] == "plane" else scatter_map(drawing))
-    begun = re.match(r'<svg class="scatter" viewBox="0 0 (\S+) (\S+)"', text)
-    assert begun is not None
-    wide, high = begun[1], float(begun[2])
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high + 20:g}"'
-    key = "".join(
-        f'<text x="{10 + 24 * place}" y="{high + 13:g}" style="fill:{COLOURS[label % len(COLOURS)]}">{label}</text>'
-        for place, (label, _) in enumerate(key_of(drawing))
-    )
-    body = (head + text[begun.end() :]).replace(">", f">{STYLE}", 1)
-    return body.removesuffix("</svg>") + key + "</svg>\n"
 
 
 def write(root: Path) -> list[str]:
