@@ -6,8 +6,9 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 XDIST  := -n 2 --dist loadgroup
+SCALE  ?= small
 
-.PHONY: env demo test test-data test-long check mutants bench papers protocols zoo controls clean
+.PHONY: env demo test test-data test-long check mutants bench papers protocols pages zoo controls clean
 
 env: $(STAMP)
 
@@ -46,10 +47,17 @@ bench: env
 	@$(PIP) -e '.[test,bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python bench/black_box.py
 
-# All at once, since what is long in one protocol leaves the other workers to the rest; then a report of each.
+# Each a group of studies whose cells are computed at once, since what is long in one leaves the other workers to the
+# rest; then a report of each study. Interrupt them and run them again: they go on. ROBASSAY_DATA names the folder of data.
+papers: env
+	@$(BIN)/robassay run papers --scale $(SCALE) --adopt results/weights
+
 protocols: env
-	@for one in protocols protocols-transfer protocols-white protocols-mixtures protocols-stability protocols-cost \
-		protocols-translucent protocols-substitutes; do $(BIN)/robassay run $$one || exit 1; done
+	@$(BIN)/robassay run protocols --scale $(SCALE)
+
+# docs/papers from results/small.
+pages: env
+	@$(BIN)/python -m robassay.papers.pages
 
 # Trains the zoo's networks anew and measures what is true of them; the result is part of the package.
 zoo: env
@@ -57,9 +65,6 @@ zoo: env
 
 controls: env
 	OMP_NUM_THREADS=1 $(BIN)/python bench/controls.py
-
-papers: env
-	@$(BIN)/robassay list papers
 
 clean:
 	rm -rf $(VENV) build *.egg-info robassay-store .mypy_cache .ruff_cache

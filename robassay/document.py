@@ -14,7 +14,7 @@ import numpy as np
 
 from robassay.checklist import checklist
 from robassay.errors import RobassayError
-from robassay.exhibits import plane, slope_checks, sources
+from robassay.exhibits import plane, scatter, section, slope_checks, sources
 from robassay.folds import Rows, rows
 from robassay.intervals import rate
 from robassay.pairs import compared
@@ -216,6 +216,12 @@ class Document:
             )
         return images
 
+    def drawings(self) -> list[dict[str, Any]]:
+        """Scatters and planes of decisions whose cells are there."""
+        kinds = {"scatter": scatter, "plane": section}
+        drawn = [item for item in self.frozen["items"] if item["kind"] in kinds and self._have([item["cell"]])]
+        return [kinds[item["kind"]](item, self.store) for item in drawn]
+
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from: cells, machines, versions, hours."""
         have = [key for key in self.frozen["needs"] if key in self._done]
@@ -245,6 +251,7 @@ class Document:
             "tables": self.tables(),
             "comparisons": self.comparisons(),
             "figures": self.figures(),
+            "drawings": self.drawings(),
             "galleries": self.galleries(),
             "checks": self.checks(),
             "provenance": self.provenance(),

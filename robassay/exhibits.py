@@ -1,4 +1,7 @@
-"""An audit's frozen evidence and the store → what the checklist is made from, and what the report draws. NumPy only."""
+"""Frozen evidence of an audit and drawings, and the store → what the checklist is made from, what the report draws.
+
+NumPy only.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from robassay.checklist import Line, Sources, faithfulness
+from robassay.errors import RobassayError
 from robassay.folds import Rows
 from robassay.store import Store
 from robassay.verdict import Evidence
 
 Read = Callable[[dict[str, Any] | None], Rows | None]
 """From a frozen measure to its evaluation, None where cells are missing."""
+BESIDE = {"centres": (2,), "covariances": (2, 2), "arrows": (2,)}
+"""What may stand beside the points, and the shape of one of them."""
 
 
 def sources(evidence: Evidence, frozen: list[dict[str, Any]], eps: float, read: Read) -> Sources:
@@ -61,5 +67,51 @@ def plane(item: dict[str, Any], store: Store) -> dict[str, Any]:
         "at": np.round(found["at"].astype(np.float64), 4).tolist(),
         **told,
         "n": len(margin),
+        "keys": [item["cell"]],
+    }
+
+
+def scatter(item: dict[str, Any], store: Store) -> dict[str, Any]:
+    """A frozen scatter with its points as a JSON value.
+
+    Raises:
+        RobassayError: the cell has no points, or of another shape.
+    """
+    held = store.read(item["cell"])
+    xy, labels = held.get("xy"), held.get("labels")
+    if xy is None or labels is None or xy.shape != (*labels.shape, 2) or labels.ndim != 1 or not np.isfinite(xy).all():
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in held.items())
+        raise RobassayError(
+            f"'{item['id']}' cannot be drawn: its cell has {shapes}, and a scatter needs finite 'xy' (N, 2) and "
+            "'labels' (N,). Give it a cell that computes them."
+        )
+    beside = {name: np.asarray(held[name], np.float64) for name in BESIDE if name in held}
+    for name, array in beside.items():
+        if array.shape[1:] != BESIDE[name]:
+            wanted = " × ".join(str(n) for n in ("K", *BESIDE[name]))
+            raise RobassayError(f"'{name}' of '{item['id']}' has shape {array.shape}; a scatter needs {wanted}.")
+    if ("covariances" in beside) != ("centres" in beside):
+        raise RobassayError(f"'{item['id']}' has centres or covariances, and an ellipse needs both of them.")
+    named = {name: item[name] for name in ("kind", "id", "caption", "xlabel", "ylabel")}
+    return {
+        **named,
+        "xy": np.round(xy.astype(np.float64), 4).tolist(),
+        "labels": labels.tolist(),
+        **{name: np.round(array, 6).tolist() for name, array in beside.items()},
+        "n": len(labels),
+        "keys": [item["cell"]],
+    }
+
+
+def section(item: dict[str, Any], store: Store) -> dict[str, Any]:
+    """A frozen plane of decisions as a JSON value; the rows of its grids from below."""
+    held = store.read(item["cell"])
+    return {
+        **{name: item[name] for name in ("kind", "id", "caption")},
+        "at": np.round(held["at"].astype(np.float64), 4).tolist(),
+        "decision": held["decision"].tolist(),
+        "variance": np.round(held["variance"].astype(np.float64), 3).tolist(),
+        "points": np.round(held["points"].astype(np.float64), 4).tolist(),
+        "labels": held["labels"].tolist(),
         "keys": [item["cell"]],
     }

@@ -14,10 +14,11 @@ import numpy as np
 
 from robassay.errors import UsageError
 from robassay.folds import Fold, Rows, blocks, same_images, worst
-from robassay.intervals import Estimate, Matrix, difference, mean, rate
+from robassay.intervals import Estimate, Matrix, ahead, difference, mean, rate
 
 Kind = Literal["more", "shorter", "sure"]
 """What a comparison compares, see :class:`Leads`."""
+RESAMPLES = 400
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
@@ -77,20 +78,125 @@ class Leads(Fold):
             start = 2 * side * i
             one, other = evaluations[start : start + side], evaluations[start + side : start + 2 * side]
             found.append(_lead(kind, one, other))
-        if any(lead.n == 0 for lead in found):
+        return _least(found, self.allowed, self.spare)
+
+
+def _least(found: list[Estimate], allowed: tuple[float, ...], spare: int) -> Estimate:
+    """Of leads, raised by what they are allowed, the least of values and of ends, but for those that are spared.
+
+    Only leads that are allowed nothing are spared. n = 0 where one comparison had no image.
+    """
+    if any(lead.n == 0 for lead in found):
+        return NOTHING
+    leads = [_raised(lead, more) for lead, more in zip(found, allowed, strict=True)]
+    strict = [lead for lead, more in zip(leads, allowed, strict=True) if more == 0]
+    others = [lead for lead, more in zip(leads, allowed, strict=True) if more > 0]
+
+    def least(field: int) -> float:
+        kept = sorted(lead[field] for lead in strict)[spare:]
+        return min(*kept, *(lead[field] for lead in others), math.inf)
+
+    return Estimate(least(0), least(1), least(2), min(lead.n for lead in leads))
+
+
+@dataclass(frozen=True)
+class Passed(Fold):
+    """The least lead of several comparisons of two rates, each over the images that pass a gate of its own.
+
+    Evaluations come by fours: target, gate, target, gate. An image passes where the attack has changed it and fools
+    the gate, which is the network it was made on, in more than ``above`` of its draws; the rate is success on the
+    target over those images (Tan et al. 2020, App. G2). Both sides of a comparison are of the same images, of which
+    different ones may pass; what the two have in common is in the interval. n is the smaller number that passed.
+
+    Args:
+        allowed: added to each lead, ≥ 0; "almost as much" is .2.
+        spare: as in :class:`Leads`.
+        above: share of the gate's draws.
+
+    Raises:
+        UsageError: an allowance below 0, or ``spare`` leaves nothing.
+    """
+
+    allowed: tuple[float, ...]
+    spare: int = 0
+    above: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.allowed, default=-1) < 0 or not 0 <= self.spare < max(1, self.allowed.count(0)):
+            raise UsageError(f"{self} compares nothing. Write allowances ≥ 0 and spare fewer than those that are 0.")
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        if len(evaluations) != 4 * len(self.allowed):
+            raise UsageError(f"{len(evaluations)} evaluations are not two targets with gates for {self.allowed}.")
+        found = []
+        for i in range(0, len(evaluations), 4):
+            one, gate, other, its = evaluations[i : i + 4]
+            same_images((one, gate, other, its))
+            sides = (self._side(one, gate), self._side(other, its))
+            found.append(ahead(*sides, blocks((one, other))))
+        return _least(found, self.allowed, self.spare)
+
+    def _side(self, target: Rows, gate: Rows) -> tuple[list[Matrix], Matrix]:
+        opened = ((target.linf > 0) & (gate.fooled().mean(0) > self.above)).astype(np.float64)
+        return [target.fooled() * opened], opened
+
+
+@dataclass(frozen=True)
+class Boxes(Fold):
+    """Two ways to decide over many settings, as two boxes of a box plot: whose success rates lie higher and closer.
+
+    Evaluations come by threes, one three per setting: the attacked images under the first way, under the second, and
+    the clean ones under the first; a rate is over images that are right when clean. The interval is that of a
+    bootstrap of the images, 95 % by percentiles; images of one group, of which a setting may have only the first so
+    many, are drawn together. Settings are not drawn: they are the ones that there are.
+
+    Args:
+        groups: of each setting, which images it has; settings of one number have the same ones.
+        told: "median" of the first less that of the second; "spread", the range between quartiles of the second less
+            that of the first; "both", the lesser one of these in values and ends.
+
+    Raises:
+        UsageError: another word for ``told``, or no settings.
+    """
+
+    groups: tuple[int, ...]
+    told: Literal["median", "spread", "both"] = "both"
+
+    def __post_init__(self) -> None:
+        if not self.groups or self.told not in ("median", "spread", "both"):
+            raise UsageError(f"{self} compares nothing. Write a group per setting, and told='both'.")
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        if len(evaluations) != 3 * len(self.groups):
+            raise UsageError(f"{len(evaluations)} evaluations are not three for each of {len(self.groups)} settings.")
+        threes = [evaluations[i : i + 3] for i in range(0, len(evaluations), 3)]
+        for three in threes:
+            same_images(three)
+        sizes = {g: max(len(t[0].labels) for t, h in zip(threes, self.groups, strict=True) if h == g)
+                 for g in self.groups}  # fmt: skip
+        hits = [(_right(clean), one.fooled().mean(0), other.fooled().mean(0)) for one, other, clean in threes]
+        if not any(kept.any() for kept, _, _ in hits):
             return NOTHING
-        return self._least([_raised(lead, more) for lead, more in zip(found, self.allowed, strict=True)])
+        value = self._told(hits, {g: np.ones(n) for g, n in sizes.items()})
+        rng = np.random.default_rng(0)
+        again = [
+            self._told(hits, {g: rng.multinomial(n, np.full(n, 1 / n)).astype(float) for g, n in sizes.items()})
+            for _ in range(RESAMPLES)
+        ]
+        low, high = np.nanpercentile(again, (2.5, 97.5), axis=0)
+        return Estimate(float(value.min()), float(low.min()), float(high.min()), sum(sizes.values()))
 
-    def _least(self, leads: list[Estimate]) -> Estimate:
-        """Of values and of ends the least, but for those that are spared."""
-        strict = [lead for lead, allowed in zip(leads, self.allowed, strict=True) if allowed == 0]
-        others = [lead for lead, allowed in zip(leads, self.allowed, strict=True) if allowed > 0]
-
-        def least(field: int) -> float:
-            kept = sorted(lead[field] for lead in strict)[self.spare :]
-            return min(*kept, *(lead[field] for lead in others), math.inf)
-
-        return Estimate(least(0), least(1), least(2), min(lead.n for lead in leads))
+    def _told(self, hits: list[tuple[Matrix, Matrix, Matrix]], weights: dict[int, Matrix]) -> Matrix:
+        """Median lead and spread lead, or one of them, with weights of the images of every group."""
+        rates = []
+        for (kept, *sides), group in zip(hits, self.groups, strict=True):
+            counted = weights[group][: len(kept)] * kept
+            if counted.sum() > 0:
+                rates.append([float((counted * side).sum() / counted.sum()) for side in sides])
+        low, middle, high = np.percentile(np.array(rates).reshape(-1, 2), (25, 50, 75), axis=0)
+        spread = high - low
+        both = {"median": middle[0] - middle[1], "spread": spread[1] - spread[0]}
+        return np.array(list(both.values()) if self.told == "both" else [both[self.told]])
 
 
 @dataclass(frozen=True)

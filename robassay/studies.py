@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ from robassay.study import Study
 LISTED = ("nets", "attacks", "defences", "policies", "estimators", "augmentations", "data", "papers", "zoo")
 SCALES = ("smoke", "small", "full")
 PAPERS = {
+    "papers": (
+        "the papers above at once, whose cells share the workers, and a report of each",
+        "Tan, Sharmin, Ge and Eustratiadis et al.",
+    ),
     "tan2020": (
         "seven networks on MNIST under BIM, CWL2, ModCWL2 and the boundary attack; claims t01 to t06 and t14",
         "Tan et al. 2020, Tables I, II, X and XI",
@@ -50,7 +56,10 @@ PAPERS = {
         "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
         "Ge et al. 2020",
     ),
-    "protocols": ("all of the following protocols, whose cells share the workers", "Tan, Ge and Sharmin et al."),
+    "protocols": (
+        "the following protocols at once, whose cells share the workers, and a report of each",
+        "Tan, Ge and Sharmin et al.",
+    ),
     "protocols-transfer": (
         "who fools whom among five kinds of network on MNIST; who hurts converted and spiking ones",
         "Tan et al. 2020, Table III; Sharmin et al. 2019, Figure 4",
@@ -72,6 +81,15 @@ PAPERS = {
     ),
 }
 """Studies of published results: summary and source."""
+FIVE = ("tan2020", "sharmin2019", "sharmin2020", "ge2020", "eustratiadis2020")
+"""The papers whose every table and figure a study shows."""
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The studies that ``name`` stands for when run at once: "papers", "protocols"; of any other none."""
+    if name == "papers":
+        return tuple(one for one in FIVE if one in PAPERS)
+    return tuple(one for one in PAPERS if one.startswith("protocols-")) if name == "protocols" else ()
 
 
 def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
@@ -94,9 +112,27 @@ def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
     if name in PAPERS:
         from robassay.papers import study_of
 
-        return study_of(name, scale, data_dir)
+        parts = {one: study_of(one, scale, data_dir) for one in members(name)}
+        return together(name, parts, scale) if parts else study_of(name, scale, data_dir)
     known = ["demo", *PAPERS]
     raise UsageError(f"No study is called '{name}'. {suggest(name, known)} Or write FILE.py with a function study().")
+
+
+def together(name: str, parts: dict[str, Study], scale: str) -> Study:
+    """Several studies as one, so that what is long in one leaves the other workers to the rest.
+
+    Items whose ids collide are called after their study, too.
+    """
+    often = Counter(item.id for part in parts.values() for item in part.items)
+    items = tuple(
+        replace(item, id=f"{study}-{item.id}") if often[item.id] > 1 else item  # type: ignore[type-var]
+        for study, part in parts.items()
+        for item in part.items
+    )
+    cites = tuple(dict.fromkeys(cite for part in parts.values() for cite in part.cites))
+    return Study(
+        name, f"All {name} ({scale})", items, scale=scale, cites=cites, command=f"robassay run {name} --scale {scale}"
+    )
 
 
 def _from_file(name: str, scale: str) -> Study:
@@ -120,7 +156,7 @@ def listing(kind: str) -> list[dict[str, str]]:
     if kind not in LISTED:
         raise UsageError(f"There is no list of '{kind}'. {suggest(kind, list(LISTED))}")
     if kind == "papers":
-        return [{"name": n, "summary": summary, "source": source} for n, (summary, source) in PAPERS.items()]
+        return [{"name": n, "summary": PAPERS[n][0], "source": PAPERS[n][1]} for n in (*members("papers"), *_others())]
     if kind == "data":
         from robassay.data import NAMES
 
@@ -128,6 +164,11 @@ def listing(kind: str) -> list[dict[str, str]]:
     if kind == "zoo":
         return _animals()
     return [{"name": e.name, "summary": e.summary, "source": e.source} for e in _entries(kind)]
+
+
+def _others() -> list[str]:
+    """What is listed after the five papers."""
+    return [name for name in PAPERS if name not in FIVE]
 
 
 def _animals() -> list[dict[str, str]]:

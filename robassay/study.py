@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
+from robassay.clouds import Cloud
 from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.knowledge import knowledge
@@ -40,9 +41,10 @@ class Item(abc.ABC):
 
 @dataclass(frozen=True)
 class Measure:
-    """A fold over one or several evaluations of the same images, or over what the oracle of a substitute was asked."""
+    """A fold over one or several evaluations of the same images, over what the oracle of a substitute was asked, or
+    over what the neighbours of logits say."""
 
-    evaluations: tuple[Evaluation | tuple[Asked, ...], ...]
+    evaluations: tuple[Evaluation | tuple[Asked, ...] | tuple[Cloud, ...], ...]
     fold: Fold
 
     def needs(self) -> list[Cell]:
@@ -335,7 +337,7 @@ class Study:
         return list(sets.values())
 
 
-def keys_of(evaluation: Evaluation | tuple[Asked, ...]) -> list[str]:
+def keys_of(evaluation: Evaluation | tuple[Asked, ...] | tuple[Cloud, ...]) -> list[str]:
     """Keys of the slices, in order."""
     return [score.key for score in evaluation]
 

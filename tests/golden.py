@@ -21,6 +21,7 @@ import robassay.surrogates
 import robassay.training  # noqa: F401
 from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
+from robassay.clouds import Cloud, Section
 from robassay.converted import Convert, Timed
 from robassay.defended import Encoder, Guarded, Regional
 from robassay.finalists import Finalist
@@ -52,6 +53,8 @@ CELLS: tuple[type[Cell], ...] = (
     Signals,
     Landscape,
     Faithful,
+    Cloud,
+    Section,
 )
 
 

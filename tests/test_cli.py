@@ -160,6 +160,28 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_done(tmp_path):
     assert process.returncode == 130 and "what was finished is kept" in errors and "Traceback" not in errors
 
 
+def test_a_group_is_computed_at_once_and_each_study_has_its_report(tmp_path, monkeypatch, capsys):
+    """Two studies that share a network: one plan, then a page for each; the second time nothing is left to do."""
+    from robassay import studies
+
+    other = tmp_path / "other_study.py"
+    text = Path(STUDY).read_text(encoding="utf-8").replace('ra.Study("small"', 'ra.Study("other"')
+    other.write_text(text.replace("0.2)", "0.3)"), encoding="utf-8")
+    monkeypatch.setattr(studies, "members", lambda name: (STUDY, f"{other}") if name == "papers" else ())
+    store = tmp_path / "store"
+    line = ("run", "papers", "--scale", "smoke", "--workers", "0", "--store", str(store), "--quiet")
+    printed = invoke(monkeypatch, capsys, *line)
+    assert printed.count("report: ") == 2
+    pages = {file.name: file.read_text(encoding="utf-8") for file in (store / "reports").iterdir()}
+    assert pages.keys() == {"small.html", "other.html"} and all("Missing:" not in page for page in pages.values())
+    cells = sorted(store.glob("cells/*/*"))
+    assert invoke(monkeypatch, capsys, *line) == printed and sorted(store.glob("cells/*/*")) == cells
+    monkeypatch.setattr(sys, "argv", ["robassay", *line, "--report", str(tmp_path / "one.html")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2 and "--report names one file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [

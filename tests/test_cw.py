@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -262,6 +263,32 @@ def test_draws_belong_to_the_image():
     assert torch.equal(draws(X[3:4], 70, RNG)[0], triples[3]) and not torch.equal(triples[0], triples[1])
     extra = ModCW(steps=20).extra(X, RNG)
     assert extra.turn.abs().max() <= math.pi and set(extra.far.unique().tolist()) == set(range(11))
+
+
+class Flat(nn.Module):
+    """Class 1 where the right half is the brighter one; no direction leads there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        right = x[..., 4:].sum((1, 2, 3)) > x[..., :4].sum((1, 2, 3))
+        score = right.to(x.dtype) + 0.0 * x.sum((1, 2, 3))
+        return 3 * torch.stack([1 - score, score], 1)
+
+
+def test_offered_copies_are_answers_the_closest_that_fools_and_else_they_are_not():
+    """On a plateau the image itself never moves: what comes back is the clean image, or one of the turned ones."""
+    x = torch.zeros(6, 1, 8, 8)
+    x[:, :, 2:6, :4] = torch.rand(6, 1, 4, 4, generator=RNG.generator())
+    model, goal = wrapped(Flat()), Goal(torch.zeros(6, dtype=torch.int64))
+    attack = ModCW(search=1, steps=10, c0=0.01, copies=3, shift=0, abort_early=False)
+    assert torch.equal(attacked(attack, model, x, goal)[0], x)
+    found, _ = attacked(replace(attack, offered=True), model, x, goal)
+    turns = draws(x, 30, RNG.child("search", 0, "copies"))[..., 0]
+    none = torch.zeros(6)
+    turned = [moved(x, torch.deg2rad(180 * (2 * turns[:, i] - 1)), none, none) for i in range(30)]
+    lengths = torch.stack([torch.where(model(t).argmax(1) == 1, sizes(t, x), torch.inf) for t in turned])
+    assert goal.reached(model(found).argmax(1)).all()
+    # Adam makes whole steps of rounding errors, so the image itself is not quite still.
+    assert torch.allclose(sizes(found, x), lengths.min(0).values, rtol=2e-3)
 
 
 def test_modcw_succeeds_on_the_image_itself_and_goes_further(net):

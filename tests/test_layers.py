@@ -26,10 +26,10 @@ LAYERS = (
         "work",
         "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
     ),
-    ("evidence", "landscape"),
+    ("evidence", "landscape clouds"),
     (
         "meaning",
-        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison protocols",
+        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison drawn protocols",
     ),
     ("documents", "checklist exhibits document"),
     (

@@ -8,7 +8,7 @@ import pytest
 from robassay.errors import UsageError
 from robassay.folds import Rows, Success
 from robassay.intervals import difference, rate
-from robassay.leads import Leads, PerPixel, Union
+from robassay.leads import Boxes, Leads, Passed, PerPixel, Union
 from robassay.study import Measure
 from robassay.thawed import thaw
 
@@ -110,7 +110,60 @@ def test_what_is_no_list_of_comparisons_is_refused() -> None:
         Leads(*ONE)([RIGHT, RIGHT, RIGHT])
 
 
+def test_rates_over_images_that_pass_their_own_gates() -> None:
+    """30 pass the first gate, 9 of them fool the target; 20 pass the second, 2 of them fool it: .3 − .1."""
+    one, gate, other, its = hits(9), hits(30), hits(2), hits(20)
+    found = Passed((0.0,))([one, gate, other, its])
+    assert found.value == pytest.approx(9 / 30 - 2 / 20) and found.n == 20
+    assert Passed((0.0,))([other, its, one, gate]).value == pytest.approx(2 / 20 - 9 / 30)
+    unmoved = hits(9, l2=np.where(np.arange(40) < 3, 0.0, 1.0))
+    assert Passed((0.0,))([unmoved, gate, other, its]).value == pytest.approx(6 / 27 - 2 / 20)
+    half = made(np.stack([np.arange(40) < 30, np.arange(40) < 10]))
+    assert Passed((0.0,), above=0.5)([one, half, other, its]).value == pytest.approx(9 / 10 - 2 / 20)
+    assert Passed((0.0,), above=0.4)([one, half, other, its]).value == pytest.approx(9 / 30 - 2 / 20)
+    assert Passed((0.0,))([one, hits(0), other, its]).n == 0
+
+
+def test_of_gated_comparisons_the_least_is_told_and_allowances_are_added() -> None:
+    sides = [hits(9), hits(30), hits(2), hits(20), hits(2), hits(20), hits(9), hits(30)]
+    assert Passed((0.0, 0.0))(sides).value == pytest.approx(-0.2)
+    assert Passed((0.0, 0.3))(sides).value == pytest.approx(0.1)
+    assert Passed((0.0, 0.0), spare=1)(sides).value == pytest.approx(0.2)
+    for given in ((), (-0.1,)):
+        with pytest.raises(UsageError):
+            Passed(given)
+    with pytest.raises(UsageError, match="4 evaluations"):
+        Passed((0.0, 0.0))(sides[:4])
+
+
+def test_boxes_compare_medians_and_quartiles_over_settings() -> None:
+    """Rates .5 .6 .7 against .1 .5 .9: median .6 − .5, range between quartiles .4 − .1."""
+    settings = [(20, 4), (24, 20), (28, 36)]
+    evaluations = [rows for a, b in settings for rows in (hits(a), hits(b), RIGHT)]
+    assert Boxes((0, 0, 0), "median")(evaluations).value == pytest.approx(0.1)
+    assert Boxes((0, 0, 0), "spread")(evaluations).value == pytest.approx(0.3)
+    both = Boxes((0, 0, 0))(evaluations)
+    assert both.value == pytest.approx(0.1) and both.n == 40 and both.low < 0.1 < both.high
+    backwards = [rows for a, b in settings for rows in (hits(b), hits(a), RIGHT)]
+    assert Boxes((0, 0, 0))(backwards).value == pytest.approx(-0.3)
+    assert both == Boxes((0, 0, 0))(evaluations), "the bootstrap is the same every time"
+
+
+def test_boxes_draw_images_of_a_group_together_and_leave_out_what_was_wrong() -> None:
+    """Where both ways are fooled by the same images their difference does not vary, however the images are drawn."""
+    same = [rows for k in (10, 20) for rows in (hits(k), hits(k), RIGHT)]
+    found = Boxes((0, 0), "median")(same)
+    assert tuple(found)[:3] == (0.0, 0.0, 0.0)
+    wrong = made(np.arange(40) < 10, 0.0)
+    assert Boxes((0,), "median")([hits(30), hits(10), wrong]).value == pytest.approx(20 / 30)
+    assert Boxes((0,))([hits(30), hits(10), made(np.ones(40), 0.0)]).n == 0
+    assert Boxes((0, 1))([hits(30), hits(10), RIGHT, hits(3, 20), hits(1, 20), made(np.zeros(20), 0.0)]).n == 60
+    with pytest.raises(UsageError, match="told='both'"):
+        Boxes((), "both")
+
+
 def test_a_frozen_lead_is_read_as_it_was_written() -> None:
     fold = Leads(("more", "shorter"), (0.0, 0.1), spare=0, of=2)
     assert thaw(Measure((), fold).freeze()["fold"]) == fold
-    assert thaw(Measure((), PerPixel(784)).freeze()["fold"]) == PerPixel(784)
+    for one in (PerPixel(784), Passed((0.0, 0.2), 0, 0.75), Boxes((0, 1), "spread")):
+        assert thaw(Measure((), one).freeze()["fold"]) == one

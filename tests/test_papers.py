@@ -1,4 +1,4 @@
-"""The papers' studies can be described at both scales, and every published number has its place."""
+"""The papers' studies can be described at every scale, and every published number has its place."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from robassay.errors import UsageError
 from robassay.models import Learn, Train
 from robassay.nets.cw_mnist import CWMnist
 from robassay.papers import study_of
+from robassay.papers.published import PAPERS as FIVE_PRINTED
 from robassay.papers.spiking import AGREEMENT, spiking_families
 from robassay.papers.subjects import M
 from robassay.rules import LeakyTrace
 from robassay.run import carry_out
 from robassay.store import Store
-from robassay.studies import PAPERS, load_study
+from robassay.studies import FIVE, PAPERS, listing, load_study, members, together
 from robassay.study import Check, Curves, Study, Table
 
 RESULTS = Path(__file__).parent.parent / "results"
+ALONE = [name for name in PAPERS if not members(name)]
 
 
 def tables(study: Study) -> list[Table]:
@@ -32,7 +34,7 @@ def tables(study: Study) -> list[Table]:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", ALONE)
 def test_a_study_is_described_at_both_scales_and_they_share_no_training(name: str) -> None:
     short, whole = (study_of(name, scale, None) for scale in ("small", "full"))
     keys = [{c.key for c in with_needs(s.needs()) if isinstance(c, (Train, Learn))} for s in (short, whole)]
@@ -40,8 +42,60 @@ def test_a_study_is_described_at_both_scales_and_they_share_no_training(name: st
     short_as_published = 2 if name == "tan2020" else 1  # BSN-2, MC-SEFRON
     assert keys[0] and keys[1] and len(common) <= short_as_published
     assert short.scale == "small" and whole.scale == "full"
-    with pytest.raises(UsageError, match="small or full"):
-        study_of(name, "smoke", None)
+
+
+@pytest.mark.parametrize("name", members("papers"))
+def test_a_paper_at_smoke_asks_for_digits_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Described without a file of data, with the same items; that it runs is each paper's own test."""
+    monkeypatch.delenv("ROBASSAY_DATA", raising=False)
+    study = load_study(name, "smoke", None)
+    assert study.scale == "smoke" and study.needs()
+    assert {one["name"] for one in study.freeze()["data"]} == {"digits"}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", members("papers"))
+def test_smoke_and_small_judge_the_same_claims(name: str) -> None:
+    smoke, small = (load_study(name, scale, None) for scale in ("smoke", "small"))
+    assert [i.id for i in smoke.items if isinstance(i, Check)] == [i.id for i in small.items if isinstance(i, Check)]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", [name for name in PAPERS if name not in members("papers") and name != "papers"])
+def test_the_other_studies_say_that_they_have_no_smoke(name: str) -> None:
+    with pytest.raises(UsageError, match=r"smoke.* Write small or full"):
+        load_study(name, "smoke", None)
+
+
+# ------------------------------------------------------------------------------------------------------ groups of them
+
+
+def test_the_five_papers_are_listed_first_and_each_study_once() -> None:
+    assert FIVE == FIVE_PRINTED
+    names = [entry["name"] for entry in listing("papers")]
+    assert sorted(names) == sorted(PAPERS) and names[: len(members("papers"))] == list(members("papers"))
+    assert members("papers") and set(members("papers")) <= set(FIVE) and not members("tan2020")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["papers", "protocols"])
+def test_a_group_asks_for_what_its_studies_ask_for(name: str) -> None:
+    parts = [load_study(one, "small", None) for one in members(name)]
+    whole = load_study(name, "small", None)
+    assert {c.key for c in whole.needs()} == {c.key for part in parts for c in part.needs()}
+    assert len(whole.items) == sum(len(part.items) for part in parts)
+    assert "protocols" not in members(name) and whole.name == name and whole.scale == "small"
+
+
+def test_items_are_called_after_their_study_only_where_ids_collide() -> None:
+    one, other = (Table(id, id, ("r",), ("c",), {}) for id in ("t1", "t2"))
+    whole = together("papers", {"a": Study("a", "A", (one,)), "b": Study("b", "B", (one, other))}, "smoke")
+    assert [item.id for item in whole.items] == ["a-t1", "b-t1", "t2"]
+    assert [item.caption for item in whole.items if isinstance(item, Table)] == ["t1", "t1", "t2"]
+    assert whole.scale == "smoke" and whole.command == "robassay run papers --scale smoke"
+
+
+# ------------------------------------------------------------------------------------------------------------- results
 
 
 @pytest.mark.data

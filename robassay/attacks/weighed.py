@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -40,11 +40,25 @@ PROGRESS = 0.9999
 SINGLE = Single()
 
 
+class Term(NamedTuple):
+    """What a variant adds to the objective in one step, signed as losses to ascend.
+
+    Args:
+        value: (b,).
+        gradient: at the images, (b, C, H, W).
+        offers: other images (b, C, H, W) that may be answers, each with its logits.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    offers: list[tuple[Tensor, Tensor]]
+
+
 class Extra(Protocol):
     """A term that a variant adds to the objective during one round."""
 
-    def __call__(self, access: GradientAccess, live: Live, at: Tensor, k: int, rng: Stream) -> tuple[Tensor, Tensor]:
-        """Value (b,) of step ``k`` and its gradient at the images ``at`` (b, C, H, W), signed as losses to ascend."""
+    def __call__(self, access: GradientAccess, live: Live, at: Tensor, k: int, rng: Stream) -> Term:
+        """The term of step ``k`` at the images ``at`` (b, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +241,10 @@ class _Search:
         gradient = 2 * delta - per_example(live.c, at) * found.gradient
         objective = square - live.c * found.value
         if extra is not None:
-            value, ascent = extra(self.access, live, at, k, rng.child("copies"))
-            gradient, objective = gradient - ascent, objective - value
+            term = extra(self.access, live, at, k, rng.child("copies"))
+            gradient, objective = gradient - term.gradient, objective - term.value
+            for j, (image, logits) in enumerate(term.offers):
+                self._offer(live, image, logits, k, rng.child("offer", j))
         self._keep(live, at, square, self._accepted(live, at, found.logits, k, rng))
         live.least = torch.minimum(live.least, objective)
         gradient *= self.curve.half * (1 - tanh.square())
@@ -264,6 +280,12 @@ class _Search:
         closer = accepted & (square < live.square)
         live.square = torch.where(closer, square, live.square)
         live.best = torch.where(per_example(closer, at), at, live.best)
+
+    def _offer(self, live: Live, image: Tensor, logits: Tensor, k: int, rng: Stream) -> None:
+        """Take an image that the objective does not move, where it succeeds and is closer; to c it is a success."""
+        image = image.clamp(self.curve.low, self.curve.high)
+        square = (image - live.x).flatten(1).square().sum(1)
+        self._keep(live, image, square, self._accepted(live, image, logits, k, rng))
 
     def _left(self, live: Live, stay: Tensor) -> Live:
         """Write down the rows that leave, with their next c; return the others."""

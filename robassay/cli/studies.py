@@ -21,6 +21,7 @@ from robassay.cli.common import (
     run_study,
     write_page,
 )
+from robassay.errors import UsageError
 
 StudyArgument = Annotated[str, typer.Argument(help="demo, a name from `robassay list papers`, or FILE.py[:study].")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, small or full.")]
@@ -71,20 +72,28 @@ def run(
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
 
     Examples:  robassay run my_study.py --workers 2
-               robassay run networks-ge --adopt results/weights --data-dir ~/data
+               robassay run papers --adopt results/weights --data-dir ~/data
     """
-    from robassay.studies import load_study
+    from robassay.studies import load_study, members, together
 
-    wanted = load_study(study, scale, data_dir)
+    parts = {name: load_study(name, scale, data_dir) for name in members(study)}
+    if parts and report is not None:
+        raise UsageError(
+            f"'{study}' writes a report of each of {len(parts)} studies, --report names one file. Leave it out."
+        )
+    wanted = together(study, parts, scale) if parts else load_study(study, scale, data_dir)
     if adopt is not None:
         _adopt(wanted, store, adopt)
     document = run_study(wanted, store, workers, quiet)
-    page = write_page(wanted.name, store, report)
-    if document["audits"]:
-        from robassay.report.write import overview
+    for one in parts.values() or (wanted,):
+        # Of a group all is computed by now.
+        document = run_study(one, store, workers, quiet) if parts else document
+        page = write_page(one.name, store, report)
+        if document["audits"]:
+            from robassay.report.write import overview
 
-        overview(document["audits"])
-    print(f"report: {page}")
+            overview(document["audits"])
+        print(f"report: {page}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from robassay.study import Study
 
 
 def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
-    """The study called ``name`` at a scale, "small" or "full"."""
+    """The study called ``name`` at a scale: "small" or "full", and "smoke" where the study has it."""
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.cifar import networks_tan_cifar
     from robassay.papers.ge2020 import ge2020
@@ -51,13 +51,4 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "protocols-substitutes": protocols_substitutes,
         "protocols-translucent": protocols_translucent,
     }
-    if name == "protocols":
-        parts = [make(scale, data_dir) for one, make in studies.items() if one.startswith("protocols-")]
-        return _together(name, f"All protocols on MNIST ({scale})", parts)
     return studies[name](scale, data_dir)
-
-
-def _together(name: str, title: str, parts: list[Study]) -> Study:
-    """Several studies as one: what is long in one leaves the other workers to the rest."""
-    items = tuple(item for one in parts for item in one.items)
-    return Study(name, title, items, scale=parts[0].scale)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from robassay.report import words
 from robassay.report.charts import csp_hash, curves, icon, library, track
+from robassay.report.drawings import decision_map, key_of, scatter_map
 from robassay.report.figures import colours, plane_map, reach, small_curves, swatch
 from robassay.report.pictures import extent
 from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, reasons, to_csv
@@ -79,7 +80,7 @@ def _environment() -> Environment:
         "curves": curves,
     }
     helpers = (words.computed, words.missing, words.sample, words.tally, icon, track, common_n, entries, reasons)
-    figures = (small_curves, colours, swatch, plane_map, reach)
+    figures = (small_curves, colours, swatch, plane_map, reach, scatter_map, decision_map, key_of)
     layouts = (outside, labelled, series_labels, rates_of, gaps_of)
     made.globals |= {helper.__name__: helper for helper in (*helpers, *figures, *layouts)}
     made.globals |= {"VERDICTS": words.VERDICTS, "CAUSES": words.CAUSES, "WINNERS": words.WINNERS}

@@ -89,7 +89,7 @@ def comparison_csv(comparison: dict[str, Any]) -> str:
 def markdown_comparison(comparison: dict[str, Any]) -> str:
     """Two tables, rates and differences, and a line of words for each pair."""
     said = "".join(
-        f"- {_escaped(pair_name(pair))}: {pair['sentence'] or NOT_COMPUTED}\n" for pair in comparison["pairs"]
+        f"- {escaped(pair_name(pair))}: {pair['sentence'] or NOT_COMPUTED}\n" for pair in comparison["pairs"]
     )
     return f"{markdown_table(rates_of(comparison))}\n{markdown_table(gaps_of(comparison))}\n{said}"
 
@@ -120,10 +120,10 @@ def markdown_table(table: dict[str, Any]) -> str:
         for number in numbers:
             cells = [_markdown_cell(c, table["unit"], shared is None, labels.cells) for c in table["cells"][number]]
             lines.append([table["rows"][number] + (f" ({word})" if word else ""), *cells])
-    text = "\n".join("| " + " | ".join(_escaped(word) for word in line) + " |" for line in lines) + "\n"
+    text = "\n".join("| " + " | ".join(escaped(word) for word in line) + " |" for line in lines) + "\n"
     size = f" n = {shared:,} images per cell." if shared is not None else ""
-    unit = "" if table["unit"] == "rate" else f" Unit: {_escaped(table['unit'])}."
-    why = "".join(f" {_escaped(reason)}." for reason in reasons(table))
+    unit = "" if table["unit"] == "rate" else f" Unit: {escaped(table['unit'])}."
+    why = "".join(f" {escaped(reason)}." for reason in reasons(table))
     return f"{text}\nIn brackets: 95 % intervals.{size}{unit}{why}\n"
 
 
@@ -136,6 +136,7 @@ def _markdown_cell(cell: dict[str, Any] | None, unit: str, with_n: bool, with_la
     return full(cell, unit) + size + published + label
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as it stands in a cell of a GitHub table."""
     one_line = " ".join(text.split())
     return one_line.replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\").replace("|", "\\|")

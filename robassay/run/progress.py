@@ -20,6 +20,8 @@ LINE_EVERY = 10.0
 """Seconds between two plain lines."""
 KNOWN = 0.05
 """Share of a cell after which its own time left is worth believing."""
+RARE = 0.05
+"""Share of all cells up to which kinds of which none is finished are taken to last as long as the others."""
 
 
 def title(cell: Cell) -> str:
@@ -112,11 +114,14 @@ class Progress:
     def _left(self, running: list[Cell]) -> float | None:
         """Seconds left from the mean time of finished cells of each kind; None while a kind is unknown.
 
-        Running cells of an unknown kind count by how far they are.
+        Running cells of an unknown kind count by how far they are, rare kinds as the mean of all that is finished.
         """
         now, seconds = time.monotonic(), 0.0
         known = {kind: sum(times) / len(times) for kind, times in self._times.items()}
         waiting = dict(self._waiting)
+        if known and sum(n for kind, n in waiting.items() if kind not in known) <= RARE * self._total:
+            every = [spent for times in self._times.values() for spent in times]
+            known |= {kind: sum(every) / len(every) for kind in waiting if kind not in known}
         for cell in running:
             kind, share = type(cell).__name__, self._fractions.get(cell.key, 0.0)
             spent = now - self._started.get(cell.key, now)
