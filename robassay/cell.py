@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import hashlib
 import json
+import sys
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
@@ -163,7 +164,7 @@ def _type_name(cls: type) -> str:
         return cls.__name__
     if module.startswith(USER_PREFIX):
         return f"{cls.__name__}@{module.removeprefix(USER_PREFIX)}"
-    file = getattr(__import__("sys").modules.get(module), "__file__", None)
+    file = getattr(sys.modules.get(module), "__file__", None)
     return f"{cls.__name__}@{source_digest(file) if file else module}"
 
 
