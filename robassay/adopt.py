@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +12,9 @@ from safetensors.numpy import load
 
 from robassay.cell import Cell, describe, with_needs
 from robassay.defended import Encoder
-from robassay.errors import UsageError
+from robassay.errors import UsageError, unwritable
 from robassay.models import Learn, Train
+from robassay.safe import Unsafe, content, digest, parsed, replace
 from robassay.store import Store
 
 INDEX = "index.json"
@@ -60,9 +59,9 @@ def share(wanted: Iterable[Cell], store: Store, folder: Path, most: float) -> Sh
             left_out.append(key)
             continue
         total += sizes[key]
-        content = (store.folder(key) / "out.safetensors").read_bytes()
-        _replace(folder / f"{key}.safetensors", content)
-        index[key] = {"sha256": hashlib.sha256(content).hexdigest(), "about": store.about(key)}
+        raw = content(store.folder(key) / "out.safetensors")
+        _replace(folder / f"{key}.safetensors", raw)
+        index[key] = {"sha256": digest(raw), "about": store.about(key)}
         written.append(key)
     text = json.dumps({"format": FORMAT, "cells": index}, indent=1, ensure_ascii=False, sort_keys=True)
     _replace(folder / INDEX, (text + "\n").encode())
@@ -81,16 +80,16 @@ def adopt(wanted: Iterable[Cell], store: Store, folder: Path) -> Adopted:
     cells = {c.key: c for c in with_needs(list(wanted)) if isinstance(c, TRAINED)}
     had = tuple(key for key in index if key in cells and store.has(key))
     new = {key: _checked(folder, cells[key], entry) for key, entry in index.items() if key in cells and key not in had}
-    for key, content in new.items():
+    for key, raw in new.items():
         about = {**index[key]["about"], "adopted": index[key]["sha256"]}
-        store.write(key, about, load(content), "adopted\n")
+        store.write(key, about, load(raw), "adopted\n")
     return Adopted(tuple(new), had, tuple(key for key in index if key not in cells))
 
 
 def _index(folder: Path) -> dict[str, Any]:
     file = folder / INDEX
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parsed(content(file))
         if found["format"] != FORMAT:
             raise UsageError(
                 f"{file} has format {found['format']}, this version reads {FORMAT}. Export the weights anew."
@@ -100,7 +99,7 @@ def _index(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"{folder} has no {INDEX}. Give a folder that robassay export --weights has written."
         ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, Unsafe, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged ({error}). Export the weights anew.") from error
 
 
@@ -109,25 +108,27 @@ def _checked(folder: Path, cell: Cell, entry: dict[str, Any]) -> bytes:
     file = folder / f"{cell.key}.safetensors"
     again = "Nothing was adopted; get the folder again, or leave --adopt out to train."
     try:
-        content = file.read_bytes()
+        raw = content(file)
     except FileNotFoundError as error:
         raise UsageError(f"{file} is in the index but not in the folder. {again}") from error
+    except (OSError, Unsafe) as error:
+        raise UsageError(f"{file} cannot be read ({error}). {again}") from error
     known = entry.get("about") if isinstance(entry, dict) else None
     if not isinstance(known, dict) or known.get("cell") != json.loads(json.dumps(describe(cell))):
         raise UsageError(
             f"the index does not say of {file} that it is {type(cell).__name__.lower()} {cell.key}. {again}"
         )
-    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
+    if digest(raw) != entry.get("sha256"):
         raise UsageError(f"{file} is not what the index says: its SHA-256 differs. {again}")
     try:
-        load(content)
-    except SafetensorError as error:
+        load(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is no safetensors file ({error}). {again}") from error
-    return content
+    return raw
 
 
-def _replace(file: Path, content: bytes) -> None:
-    # Under a temporary name first: a file under its final name is whole.
-    temporary = file.with_name(f".{file.name}-{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, file)
+def _replace(file: Path, raw: bytes) -> None:
+    try:
+        replace(file, raw)
+    except OSError as error:
+        raise unwritable(file, error) from error

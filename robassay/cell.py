@@ -10,7 +10,8 @@ import abc
 import dataclasses
 import hashlib
 import json
-from functools import cached_property
+import sys
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
@@ -86,9 +87,8 @@ class Cell(abc.ABC):
     def needs(self) -> tuple[Cell, ...]:
         """The cells directly contained in the fields, without repeats."""
         found: dict[str, Cell] = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            for child in _cells_in(getattr(self, field.name)):
-                found[child.key] = child
+        for child in _children(self):
+            found[child.key] = child
         return tuple(found.values())
 
     def __eq__(self, other: object) -> bool:
@@ -98,14 +98,28 @@ class Cell(abc.ABC):
         return hash(self.key)
 
 
+_PLAIN = frozenset((bool, int, str, float, type(None)))
+"""Types that hold no cell. Most of what a plan looks at is of one of them, and there may be millions."""
+
+
+@cache
+def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+
+
+def _children(value: object) -> list[Cell]:
+    """The cells in a dataclass's fields."""
+    kind: type[Any] = type(value)
+    held = [getattr(value, f.name) for f in _fields(kind)]
+    return [c for v in held if type(v) not in _PLAIN for c in _cells_in(v)]
+
+
 def _cells_in(value: object) -> list[Cell]:
     if isinstance(value, Cell):
         return [value]
     if isinstance(value, tuple):
-        return [c for v in value for c in _cells_in(v)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [c for f in dataclasses.fields(value) for c in _cells_in(getattr(value, f.name))]
-    return []
+        return [c for v in value if type(v) not in _PLAIN for c in _cells_in(v)]
+    return _children(value)
 
 
 def describe(value: object, top: bool = True) -> Any:
@@ -114,20 +128,20 @@ def describe(value: object, top: bool = True) -> Any:
     Raises:
         UsageError: a field holds something that has no stable identity (a tensor, a function, a list).
     """
-    if isinstance(value, Cell) and not top:
-        return {"cell": value.key}
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, tuple):
         return [describe(v, False) for v in value]
+    if isinstance(value, Cell) and not top:
+        return {"cell": value.key}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named: dict[str, Any] = {"type": _type_name(type(value))}
         version = getattr(type(value), "version", 1)
         if version != 1:
             named["version"] = version
-        for f in dataclasses.fields(value):
+        for f in _fields(type(value)):
             held = getattr(value, f.name)
             if f.metadata.get("key", True) and not _is_default(f, held):
                 named[f.name] = describe(held, False)
@@ -151,7 +165,7 @@ def _type_name(cls: type) -> str:
         return cls.__name__
     if module.startswith(USER_PREFIX):
         return f"{cls.__name__}@{module.removeprefix(USER_PREFIX)}"
-    file = getattr(__import__("sys").modules.get(module), "__file__", None)
+    file = getattr(sys.modules.get(module), "__file__", None)
     return f"{cls.__name__}@{source_digest(file) if file else module}"
 
 
@@ -164,16 +178,21 @@ class Model(Cell):
 
 
 def with_needs(cells: list[Cell]) -> list[Cell]:
-    """The cells and everything they contain, each once, what is needed first."""
+    """The cells and everything they contain, each once, what is needed first.
+
+    Keys are asked for from the bottom up and nothing calls itself, so that a chain of thousands is no trouble.
+    """
     ordered: dict[str, Cell] = {}
-
-    def visit(one: Cell) -> None:
-        if one.key in ordered:
-            return
-        for need in one.needs:
-            visit(need)
-        ordered[one.key] = one
-
-    for one in cells:
-        visit(one)
+    seen: set[int] = set()
+    waiting: list[tuple[Cell, list[Cell] | None]] = [(one, None) for one in reversed(cells)]
+    while waiting:
+        one, children = waiting.pop()
+        if children is not None:
+            vars(one).setdefault("needs", tuple({c.key: c for c in children}.values()))  # else looked for once more
+            ordered.setdefault(one.key, one)
+        elif id(one) not in seen:
+            seen.add(id(one))
+            children = _children(one)
+            waiting.append((one, children))
+            waiting += [(child, None) for child in reversed(children)]
     return list(ordered.values())

@@ -154,12 +154,12 @@ def _read(file: Path) -> list[Audit]:
         UsageError: it has none.
     """
     try:
-        whole = json.loads(file.read_text(encoding="utf-8"))
+        whole = json.loads(file.read_bytes())
     except OSError as error:
         raise UsageError(
             f"'{file}' cannot be read: {error.strerror}. Write what `robassay audit --json` wrote."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"'{file}' is no JSON ({error}). Write a file that `robassay audit --json` wrote.") from error
     if not isinstance(whole, dict) or "schema" not in whole:
         raise UsageError(

@@ -283,12 +283,12 @@ def study_in(store: Store, name: str | None) -> dict[str, Any]:
     """A frozen study of a store by name; the only one when ``name`` is None.
 
     Raises:
-        RobassayError: no such study, or several and no name.
+        RobassayError: no such study, several and no name, or one that is damaged.
     """
-    studies = store.studies()
-    if name is None and len(studies) == 1:
-        return next(iter(studies.values()))
-    if name is None or name not in studies:
-        known = ", ".join(studies) or "none"
+    names = store.names()
+    if name is None and len(names) == 1:
+        return store.study(names[0])
+    if name is None or name not in names:
+        known = ", ".join(names) or "none"
         raise RobassayError(f"which study? '{store.root}' has: {known}. Write --study NAME.")
-    return studies[name]
+    return store.study(name)

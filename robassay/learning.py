@@ -6,18 +6,18 @@ streams, a checkpoint after every pass, a history, and the choice of a pass by v
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from robassay import checkpoint
 from robassay.classifier import Classifier
 from robassay.data import Images
 from robassay.errors import UsageError
 from robassay.learner import Learner, Told
 from robassay.rng import Stream
-from robassay.training import CHECKPOINT, WEIGHT, accuracy_of, check_images_for, copied
+from robassay.training import WEIGHT, accuracy_of, check_images_for, copied
 
 
 def learn(
@@ -69,17 +69,13 @@ def _shifted(progress: Told, begun: int, images: int, total: int) -> Told:
 
 
 def _load(folder: Path, model: Classifier) -> dict[str, Any]:
-    file = folder / CHECKPOINT
-    if not file.exists():
+    saved = checkpoint.load(folder)
+    if saved is None:
         return {"accuracy": [], "best": -1.0, "epoch": -1, "weights": {}}
-    saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     state: dict[str, Any] = saved["state"]
     return state
 
 
 def _save(folder: Path, model: Classifier, state: dict[str, Any]) -> None:
-    # A file under its final name is whole: a run killed in between finds the previous one.
-    temporary = folder / f".{CHECKPOINT}"
-    torch.save({"model": model.state_dict(), "state": state}, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
+    checkpoint.save(folder, {"model": model.state_dict(), "state": state})

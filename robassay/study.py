@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
+from robassay.safe import checked_name
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked
 from robassay.threat import Threat
@@ -296,8 +298,9 @@ class Study:
     command: str = ""
 
     def __post_init__(self) -> None:
-        ids = [item.id for item in self.items]
-        double = next((i for i in ids if ids.count(i) > 1), None)
+        checked_name(self.name, "the study")
+        ids = Counter(item.id for item in self.items)
+        double = next((i for i, count in ids.items() if count > 1), None)
         if double is not None:
             raise UsageError(f"study '{self.name}' has two items with id '{double}'. Give each its own.")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from robassay import checkpoint
 from robassay.access import DecisionAccess, Decisions
 from robassay.cell import Arrays, Cell, Context, Model, Source, cell
 from robassay.cells import Examples
@@ -22,7 +21,7 @@ from robassay.policy import Once, Policy
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 from robassay.threat import REJECT
-from robassay.training import CHECKPOINT, WEIGHT, restore
+from robassay.training import WEIGHT, restore
 
 AT_ONCE = 500
 """Images asked about, or differentiated, together; a constant, because it decides which bits a draw gets."""
@@ -271,16 +270,14 @@ class _State:
     @classmethod
     def load(cls, ctx: Context, ask: _Asking) -> _State | None:
         """The state after the last finished round, and the count of its questions; None before the first."""
-        file = ctx.scratch / CHECKPOINT
-        if not file.exists():
+        saved = checkpoint.load(ctx.scratch)
+        if saved is None:
             return None
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         spent = ask.opened.spent
         spent.queries, spent.draws = saved.pop("queries"), saved.pop("draws")
         return cls(**saved)
 
     def save(self, ctx: Context, ask: _Asking) -> None:
         """Write the state; a file under its final name is whole."""
-        spent, temporary = ask.opened.spent, ctx.scratch / f".{CHECKPOINT}"
-        torch.save({**vars(self), "queries": spent.queries, "draws": spent.draws}, temporary)
-        os.replace(temporary, ctx.scratch / CHECKPOINT)
+        spent = ask.opened.spent
+        checkpoint.save(ctx.scratch, {**vars(self), "queries": spent.queries, "draws": spent.draws})

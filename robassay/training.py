@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robassay import checkpoint
 from robassay.classifier import Classifier, Net, Quiet
 from robassay.data import Images, pixels
 from robassay.defences.adversarial import AdversarialTraining
@@ -21,7 +21,6 @@ from robassay.rng import Stream
 
 __all__ = ["Recipe", "restore", "train"]
 
-CHECKPOINT = "checkpoint.pt"
 WEIGHT = "weight/"
 LOSSES_AT_ONCE = {"cpu": 1, "cuda": 50}
 """Losses that wait on a device before they are looked at: each look makes the CPU wait for all that a GPU has to do."""
@@ -284,10 +283,9 @@ def copied(model: Classifier) -> dict[str, Tensor]:
 
 def _load(folder: Path, model: Classifier, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The state of the run: losses and accuracies of the epochs so far, the best one and its weights."""
-    file = folder / CHECKPOINT
-    if not file.exists():
+    saved = checkpoint.load(folder)
+    if saved is None:
         return {"loss": [], "accuracy": [], "best": -1.0, "epoch": -1, "weights": {}}
-    saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     state: dict[str, Any] = saved["state"]
@@ -295,7 +293,4 @@ def _load(folder: Path, model: Classifier, optimizer: torch.optim.Optimizer) -> 
 
 
 def _save(folder: Path, model: Classifier, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    # A file under its final name is whole: a run killed in between finds the previous one.
-    temporary = folder / f".{CHECKPOINT}"
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
+    checkpoint.save(folder, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state})

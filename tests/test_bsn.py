@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robassay import checkpoint
 from robassay.classifier import Classifier, Net
 from robassay.data import Images, find, pixels
 from robassay.errors import UsageError
@@ -107,7 +108,7 @@ def test_the_slope_of_the_kept_epoch_is_restored(tmp_path: Path) -> None:
     arrays = train(net, data.shape, 10, some, val, Recipe(epochs=4), Stream(("s",)), tmp_path, lambda d, t: None)
     model, epoch = restore(net, data.shape, 10, arrays), int(arrays["history/epoch"])
     assert float(model.slope) == 1 + 0.5 * epoch  # type: ignore[arg-type]
-    assert float(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]["slope"]) == 2.5
+    assert float((checkpoint.load(tmp_path) or {})["model"]["slope"]) == 2.5
     x = pixels(val.x[:8])
     w = [p.detach() for p in model.parameters()]
     with Stream(("draw",)).active():

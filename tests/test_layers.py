@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "robassay"
 
 LAYERS = (
-    ("ground", "version errors rng images hub data threat"),
+    ("ground", "version errors safe rng images hub data threat"),
     ("registry", "registry"),
     ("values", "outputs rules"),
     (
@@ -21,10 +21,11 @@ LAYERS = (
         "augment learner",
     ),
     ("nets and attacks", "nets attacks"),
-    ("parts", "defences recipe training imitation learning adapters testing"),
+    ("parts", "checkpoint defences recipe training imitation learning adapters testing"),
     (
         "work",
-        "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
+        "marks cell models converted portions cells finalists offline substitute defended adopt plan store run given "
+        "signals standing tidy recheck",
     ),
     ("evidence", "landscape clouds"),
     (
@@ -42,7 +43,7 @@ ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split(
 
 # Where torch must not be needed: reading results and printing help.
 WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "compare", "cli")
-WITHOUT_TORCH += ("checklist", "exhibits")
+WITHOUT_TORCH += ("checklist", "exhibits", "safe", "marks", "tidy")
 
 
 def files() -> list[Path]:

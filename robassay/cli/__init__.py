@@ -1,18 +1,19 @@
 """The command line. Every command prints for people, or with --json for programs; errors go to standard error.
 
 Exit codes: 0 it ran, 1 something failed, 2 it was asked for something it cannot do, 3 a --fail-on verdict
-or --fail-if-worse, 130 Ctrl-C.
+or --fail-if-worse, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
-from robassay.cli import audits, studies
+from robassay.cli import audits, stores, studies
 from robassay.cli.common import app
-from robassay.errors import Interrupted, RobassayError, UsageError
+from robassay.errors import Interrupted, RobassayError, Terminated, UsageError, printable
 
-__all__ = ["app", "audits", "main", "studies"]
+__all__ = ["app", "audits", "main", "stores", "studies"]
 
 
 def main() -> None:
@@ -20,5 +21,14 @@ def main() -> None:
     try:
         app()
     except RobassayError as error:
-        print(f"robassay: {error}", file=sys.stderr)
-        sys.exit(130 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1)
+        print(f"robassay: {printable(str(error))}", file=sys.stderr)
+        codes = {Interrupted: 130, Terminated: 143, UsageError: 2}
+        sys.exit(next((code for kind, code in codes.items() if isinstance(error, kind)), 1))
+    except BrokenPipeError:
+        # Whoever read our output has enough (robassay list | head); Python would complain once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        named = f"'{printable(str(error.filename))}': " if error.filename else ""
+        print(f"robassay: {named}{error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robassay.errors import Interrupted, RobassayError, UsageError
+from robassay.errors import Interrupted, LostCell, RobassayError, UsageError
 from robassay.version import __version__
 
 app = typer.Typer(
@@ -31,6 +31,9 @@ DataDirOption = Annotated[
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+GRACE = 20.0
+READ_TRIES = 3
+"""Times a study is carried out when finished cells turn out to be damaged as they are read."""
 STORE = Path("robassay-store")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -42,23 +45,35 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit()
 
 
-def run_study(study: Any, store: Path, workers: int, quiet: bool) -> dict[str, Any]:
+def run_study(study: Any, store: Path, workers: int, quiet: bool, grace: float = GRACE) -> dict[str, Any]:
     """Carry out a study, keep its frozen form, return its document."""
     from robassay.document import Document
     from robassay.run import carry_out
+    from robassay.run.stopping import until_told
     from robassay.store import Store
 
-    place = Store(store)
-    place.save_study(study.name, study.freeze())
-    try:
-        outcome = carry_out(study.needs(), place, workers, quiet=quiet)
-    except KeyboardInterrupt as error:
-        raise Interrupted("interrupted; what was finished is kept. Run the same command again to go on.") from error
-    if outcome.failed:
-        blocked = f", and {len(outcome.blocked)} that need them" if outcome.blocked else ""
-        first = next(iter(outcome.failed.values()))
-        raise RobassayError(f"{len(outcome.failed)} cells failed{blocked}. The first: {first}")
-    return Document(study.freeze(), place).whole()
+    place, frozen = Store(store), study.freeze()
+    place.save_study(study.name, frozen)
+    for turn in range(READ_TRIES):
+        try:
+            with until_told(grace) as stop:
+                outcome = carry_out(study.needs(), place, workers, quiet=quiet, stop=stop)
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted; what was finished is kept. Run the same command again to go on.") from error
+        if outcome.failed:
+            blocked = f", and {len(outcome.blocked)} that need them" if outcome.blocked else ""
+            first = next(iter(outcome.failed.values()))
+            raise RobassayError(
+                f"{len(outcome.failed)} cells failed{blocked}. The first: {first}\n"
+                "What was finished is kept; run the same command again to try them again."
+            )
+        try:
+            return Document(frozen, place).whole()
+        except LostCell as lost:  # since it was computed, or looked at
+            if turn + 1 == READ_TRIES:
+                raise
+            print(f"robassay: {lost}", file=sys.stderr)
+    raise AssertionError("not reached")
 
 
 def write_page(name: str, store: Path, page: Path | None) -> Path:

@@ -11,6 +11,7 @@ import typer
 
 from robassay.cli.common import (
     CORES,
+    GRACE,
     STORE,
     DataDirOption,
     JsonFlag,
@@ -67,6 +68,7 @@ def run(
     workers: WorkersOption = CORES,
     report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
     quiet: QuietFlag = False,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds running cells may take after SIGTERM.")] = GRACE,
     adopt: Annotated[Path | None, typer.Option(help="Folder of trained weights to take over first.")] = None,
 ) -> None:
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
@@ -84,49 +86,16 @@ def run(
     wanted = together(study, parts, scale) if parts else load_study(study, scale, data_dir)
     if adopt is not None:
         _adopt(wanted, store, adopt)
-    document = run_study(wanted, store, workers, quiet)
+    document = run_study(wanted, store, workers, quiet, grace)
     for one in parts.values() or (wanted,):
         # Of a group all is computed by now.
-        document = run_study(one, store, workers, quiet) if parts else document
+        document = run_study(one, store, workers, quiet, grace) if parts else document
         page = write_page(one.name, store, report)
         if document["audits"]:
             from robassay.report.write import overview
 
             overview(document["audits"])
         print(f"report: {page}")
-
-
-@app.command()
-def status(
-    study: StudyArgument,
-    scale: ScaleOption = "small",
-    data_dir: DataDirOption = None,
-    store: StoreOption = STORE,
-    json_out: JsonFlag = False,
-) -> None:
-    """Say what is done, what is missing, what failed and why, and the command that goes on.
-
-    Example:  robassay status my_study.py
-    """
-    from robassay.plan import plan as make_plan
-    from robassay.run.progress import title
-    from robassay.store import Store
-    from robassay.studies import load_study
-
-    wanted = load_study(study, scale, data_dir)
-    place = Store(store, create=False)
-    planned = make_plan(wanted.needs(), place)
-    failures = {c: e for c, e in place.failures().items() if c in {x.key for x in planned.todo}}
-    if json_out:
-        found = {"study": wanted.name, "cells": len(planned.order), "todo": len(planned.todo), "failed": failures}
-        print(json.dumps(found, indent=1))
-        return
-    names = {c.key: title(c) for c in planned.todo}
-    print(f"{wanted.title}: {len(planned.done)} of {len(planned.order)} cells done, {len(planned.todo)} to compute")
-    for key, error in failures.items():
-        print(f"  failed: {names[key]} ({key}): {error}")
-    if planned.todo:
-        print(f"go on with: robassay run {study} --store {store}")
 
 
 @app.command()
@@ -142,7 +111,7 @@ def report(
     from robassay.document import study_in
     from robassay.store import Store
 
-    name = study_in(Store(store, create=False), study)["name"]
+    name = str(study_in(Store(store, create=False), study).get("name"))
     print(f"report: {write_page(name, store, out)}")
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robassay import checkpoint
 from robassay.data import pixels
 from robassay.errors import RobassayError, UsageError
 from robassay.rng import Stream
 
-CHECKPOINT = "autoencoder.pt"
 FILTERS = 3
 
 
@@ -154,10 +153,9 @@ def with_noise(images: Tensor, noise: float, rng: Stream) -> Tensor:
 
 def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
     """The losses of the finished epochs; model and optimiser as they were after them."""
-    file = folder / CHECKPOINT
-    if not file.exists():
+    saved = checkpoint.load(folder)
+    if saved is None:
         return []
-    saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     losses: list[float] = saved["losses"]
@@ -165,7 +163,4 @@ def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> l
 
 
 def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
-    # A file under its final name is whole: a run killed in between finds the previous one.
-    temporary = folder / f".{CHECKPOINT}"
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
+    checkpoint.save(folder, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses})

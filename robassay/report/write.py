@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from robassay.document import Document, study_in
-from robassay.errors import UsageError
+from robassay.errors import RobassayError, UsageError
 from robassay.report.badge import verdict_svg
 from robassay.report.pictures import difference, picture
 from robassay.report.render import render, to_csv
 from robassay.report.tables import comparison_csv
+from robassay.safe import checked_name, inside, replace
 from robassay.store import Store
 
 WORDS = {
@@ -32,11 +36,38 @@ def write_report(name: str, store: str | Path, page: Path | None = None) -> Path
         UsageError: the page cannot be written.
     """
     place = Store(store, create=False)
-    document = Document(study_in(place, name), place).whole()
-    document["galleries"] = [_shown(gallery) for gallery in document["galleries"]]
-    page = page or Path(store) / "reports" / f"{name}.html"
-    _write(page, render(document))
-    return page
+    with understood(name, place):
+        document = Document(study_in(place, name), place).whole()
+        document["galleries"] = [_shown(gallery) for gallery in document["galleries"]]
+        text = render(document)
+    return _write(page or inside(place.root, "reports") / f"{checked_name(name, 'the study')}.html", text)
+
+
+@contextmanager
+def understood(name: str, store: Store) -> Iterator[None]:
+    """Inside, whatever a stored study or cell makes this code stumble over becomes a message.
+
+    A store may come from elsewhere, or from another version, and its digests only show what changed by accident.
+
+    Raises:
+        RobassayError: with what was stumbled over.
+    """
+    try:
+        yield
+    except (RobassayError, OSError):
+        raise
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, TypeError, ValueError, AttributeError) as error:
+        raise _strange(name, store, error) from error
+    except (RecursionError, TemplateError) as error:
+        raise _strange(name, store, error) from error
+
+
+def _strange(name: str, store: Store, error: Exception) -> RobassayError:
+    told = f"{type(error).__name__}: {str(error)[:200]}"
+    return RobassayError(
+        f"the study '{name}' in '{store.root}' cannot be shown ({told}). It was changed, or written by another version "
+        "of robassay: run it again, or ask whoever made it."
+    )
 
 
 def write_card(audits: list[dict[str, Any]], file: Path) -> list[Path]:
@@ -72,27 +103,28 @@ def export_files(name: str, store: str | Path, folder: Path, results: bool) -> l
         UsageError: cells are missing (with ``results``), or the folder cannot be written.
     """
     place = Store(store, create=False)
-    document = Document(study_in(place, name), place).whole()
-    del document["galleries"]
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    with understood(name, place):
+        document = Document(study_in(place, name), place).whole()
+        del document["galleries"]
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        tables = {checked_name(table["id"], "a table"): to_csv(table) for table in document["tables"]}
+        tables |= {checked_name(one["id"], "a comparison"): comparison_csv(one) for one in document["comparisons"]}
     if results:
         missing = document["provenance"]["missing"]
         if missing:
             raise UsageError(
                 f"{missing} cells of '{name}' are missing: run the study before its results are committed."
             )
-        return [_write(folder / document["scale"] / f"{name}.json", text)]
+        return [_write(folder / checked_name(document["scale"], "the scale") / f"{name}.json", text)]
     files = [_write(folder / "results.json", text)]
-    files += [_write(folder / f"{table['id']}.csv", to_csv(table)) for table in document["tables"]]
-    return files + [_write(folder / f"{one['id']}.csv", comparison_csv(one)) for one in document["comparisons"]]
+    return files + [_write(folder / f"{table}.csv", rows) for table, rows in tables.items()]
 
 
 def _write(file: Path, text: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
+        # A command line, which a report shows, may hold bytes that are no text.
+        replace(file, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UsageError(f"'{file}' cannot be written: {error.strerror}. Choose another place.") from error
     return file

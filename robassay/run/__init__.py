@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from robassay.cell import Cell
 from robassay.plan import plan
@@ -15,9 +15,15 @@ __all__ = ["Outcome", "carry_out"]
 
 
 def carry_out(
-    cells: Iterable[Cell], store: Store, workers: int, device: str = "cpu", quiet: bool = False, silent: bool = False
+    cells: Iterable[Cell],
+    store: Store,
+    workers: int,
+    device: str = "cpu",
+    quiet: bool = False,
+    silent: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Compute what ``cells`` still need.
+    """Compute what ``cells`` still need. Finished ones that are damaged are set aside and computed anew.
 
     Args:
         cells: what is wanted.
@@ -26,9 +32,23 @@ def carry_out(
         device: torch device of every cell.
         quiet: no progress, only failures.
         silent: not even failures, for a caller that tells them.
+        stop: True once no further cell is to be started.
+
+    Raises:
+        Unwritable: the store takes nothing, or nothing more.
+        Terminated: ``stop`` said so before everything was done.
     """
+    progress = Progress(quiet, silent)
+    planned = plan(cells, store)
+    faults = store.mend(planned.done)
+    for fault in faults.values():
+        progress.said(fault)
+    if faults:
+        planned = plan(planned.wanted, store)
+    if planned.todo:
+        store.check_writable()
 
     def start() -> Executor:
         return Pool(workers) if workers > 0 else Inline()
 
-    return run(plan(cells, store), store, start, Progress(quiet, silent), device)
+    return run(planned, store, start, progress, device, stop)

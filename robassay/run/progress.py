@@ -154,6 +154,11 @@ class Progress:
         if not self.silent:
             print(f"robassay: failed: {title(cell)} ({cell.key}): {error}", file=sys.stderr)
 
+    def said(self, text: str) -> None:
+        """Something that whoever waits must know; said even when quiet."""
+        if not self.silent:
+            print(f"robassay: {text}", file=sys.stderr)
+
     def _drop(self, cell: Cell) -> None:
         self._fractions.pop(cell.key, None)
         self._waiting[type(cell).__name__] -= 1

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from robassay.cell import Cell
+from robassay.errors import RobassayError, Terminated, Unwritable
 from robassay.plan import Plan
 from robassay.run.local import Executor
 from robassay.run.progress import Progress
+from robassay.run.stopping import STOPPED
 from robassay.run.worker import Done
 from robassay.store import Store
 
@@ -27,7 +30,14 @@ class Outcome(NamedTuple):
     """Cells not started, with the key of the failed cell they need."""
 
 
-def run(plan: Plan, store: Store, start: Callable[[], Executor], progress: Progress, device: str = "cpu") -> Outcome:
+def run(
+    plan: Plan,
+    store: Store,
+    start: Callable[[], Executor],
+    progress: Progress,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Compute the cells that the plan lacks.
 
     Args:
@@ -36,9 +46,12 @@ def run(plan: Plan, store: Store, start: Callable[[], Executor], progress: Progr
         start: makes an executor; called again when a worker process dies.
         progress: is told what happens.
         device: torch device of every cell.
+        stop: True once no further cell is to be started; those that run may finish.
 
     Raises:
         KeyboardInterrupt: after the workers were ended; finished cells are in the store.
+        Terminated: ``stop`` said so before everything was done.
+        Unwritable: the store took nothing more; what was running has ended.
     """
     if not plan.todo:
         return Outcome((), {}, {})
@@ -48,8 +61,8 @@ def run(plan: Plan, store: Store, start: Callable[[], Executor], progress: Progr
     flying: dict[Future[Done], Cell] = {}
     killed = True
     try:
-        while work.waiting or flying:
-            for cell in work.ready(executor.slots - len(flying)):
+        while flying or (work.waiting and not (work.full or stop())):
+            for cell in work.ready(0 if work.full or stop() else executor.slots - len(flying)):
                 progress.started(cell)
                 flying[executor.submit(cell, store, device)] = cell
             finished, _ = wait(flying, timeout=0.25, return_when=FIRST_COMPLETED)
@@ -69,6 +82,10 @@ def run(plan: Plan, store: Store, start: Callable[[], Executor], progress: Progr
     finally:
         executor.close(kill=killed)
         progress.end()
+    if work.full:
+        raise Unwritable(work.full)
+    if work.waiting:
+        raise Terminated(STOPPED)
     return Outcome(tuple(work.computed), work.failed, work.blocked)
 
 
@@ -77,24 +94,30 @@ class _Work:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.store = store
+        self.cells = {c.key: c for c in plan.order}
+        self.dependants: dict[str, list[str]] = {}
+        for cell in plan.order:
+            for need in cell.needs:
+                self.dependants.setdefault(need.key, []).append(cell.key)
         self.waiting: dict[str, Cell] = {c.key: c for c in plan.todo}
         self.done = set(plan.done)
         self.computed: list[str] = []
         self.failed: dict[str, str] = {}
         self.blocked: dict[str, str] = {}
         self.tries: dict[str, int] = {}
+        self.full = ""
+        """Why the store takes nothing more."""
 
     def ready(self, most: int) -> list[Cell]:
-        """Up to ``most`` cells whose needs are done, in plan order; cells that need a failed one are set aside."""
+        """Up to ``most`` cells whose needs are done, in plan order."""
         chosen: list[Cell] = []
-        for key, cell in list(self.waiting.items()):
-            bad = next((n.key for n in cell.needs if n.key in self.failed or n.key in self.blocked), None)
-            if bad is not None:
-                self.blocked[key] = self.blocked.get(bad, bad)
-                del self.waiting[key]
-            elif len(chosen) < most and all(n.key in self.done for n in cell.needs):
+        for cell in self.waiting.values():
+            if len(chosen) >= most:
+                break  # the rest of the plan, a hundred thousand cells perhaps, is not looked at for every cell
+            if all(n.key in self.done for n in cell.needs):
                 chosen.append(cell)
-                del self.waiting[key]
+        for cell in chosen:
+            del self.waiting[cell.key]
         return chosen
 
     def take(self, cell: Cell, future: Future[Done], progress: Progress) -> bool:
@@ -108,9 +131,43 @@ class _Work:
             self.done.add(cell.key)
             self.computed.append(cell.key)
             progress.finished(cell, result.seconds, result.warnings)
-        else:
-            self.failed[cell.key] = result.error
-            progress.failed(cell, result.error)
+        elif result.full:
+            self.full = result.error
+            self.waiting = {cell.key: cell, **self.waiting}
+            progress.said(f"{result.error} No further cell is started.")
+        elif result.lost is None or not self._restore(result.lost, cell, result.error, progress):
+            self._fail(cell, result.error, progress)
+        return True
+
+    def _fail(self, cell: Cell, error: str, progress: Progress) -> None:
+        """Book a failure; what needs the cell, directly or not, is set aside."""
+        self.failed[cell.key] = error
+        progress.failed(cell, error)
+        reached = [cell.key]
+        while reached:
+            for key in self.dependants.get(reached.pop(), ()):
+                if self.waiting.pop(key, None) is not None:
+                    self.blocked[key] = cell.key
+                    reached.append(key)
+
+    def _restore(self, key: str, cell: Cell, error: str, progress: Progress) -> bool:
+        """Queue a finished cell that was found damaged or gone, and ``cell``, which needs it; False to give up."""
+        self.tries[cell.key] = self.tries.get(cell.key, 0) + 1
+        hopeless = key not in self.cells or key in self.failed or key in self.blocked
+        if hopeless or self.tries[cell.key] >= TRIES:
+            return False
+        again = {cell.key: cell}
+        # Unless it is being computed anew already, or has been since: another cell may have met it earlier.
+        if key in self.done and self.store.fault(key) is not None:
+            progress.said(error)
+            self.store.set_aside(key)
+            lacking = [key]
+            while lacking:
+                one = lacking.pop()
+                self.done.discard(one)
+                again = {one: self.cells[one], **again}
+                lacking += [n.key for n in self.cells[one].needs if not self.store.has(n.key) and n.key not in again]
+        self.waiting = {**again, **self.waiting}
         return True
 
     def again(self, cell: Cell, why: str, progress: Progress) -> None:
@@ -123,6 +180,7 @@ class _Work:
         if self.tries[cell.key] < TRIES:
             self.waiting = {cell.key: cell, **self.waiting}
             return
-        self.failed[cell.key] = f"{why}, {TRIES} times; the machine may be out of memory. Try --workers 1."
-        self.store.fail(cell.key, self.failed[cell.key], "")
-        progress.failed(cell, self.failed[cell.key])
+        error = f"{why}, {TRIES} times; the machine may be out of memory. Try --workers 1."
+        with contextlib.suppress(OSError, RobassayError):
+            self.store.fail(cell.key, error, "")
+        self._fail(cell, error, progress)

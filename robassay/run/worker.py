@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robassay.cell import Cell, Model, describe
+from robassay import marks
+from robassay.cell import Arrays, Cell, Model, describe
 from robassay.classifier import Classifier
-from robassay.errors import AttackWarning, RobassayError
+from robassay.errors import AttackWarning, LostCell, RobassayError, Unwritable
 from robassay.registry import load_file
 from robassay.rng import Stream
 from robassay.store import Store
@@ -53,6 +54,10 @@ class Done(NamedTuple):
     seconds: float
     error: str | None
     warnings: tuple[str, ...] = ()
+    lost: str | None = None
+    """A finished cell that this one needs and that is damaged or gone: it has to be computed anew."""
+    full: bool = False
+    """The store takes nothing more: no other cell would fare better."""
 
 
 def keep_memory() -> None:
@@ -68,10 +73,12 @@ def keep_memory() -> None:
 
 
 def initialize(parent: int) -> None:
-    """Prepare a worker process: one thread, deaf to Ctrl-C (the driver ends it), gone when the driver is gone."""
+    """Prepare a worker process: one thread, deaf to Ctrl-C and SIGTERM, which systems send to all processes of a job
+    (the driver decides when it ends), gone when the driver is gone."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     keep_memory()
 
@@ -95,10 +102,13 @@ _arrays: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
 
 
 class LocalContext:
-    """The context of one cell: results come from a store, open models are kept between cells of a process."""
+    """The context of one cell: results come from a store, open models are kept between cells of a process.
 
-    def __init__(self, cell: Cell, store: Store, device: torch.device) -> None:
-        self.store, self.device, self.scratch = store, device, store.scratch(cell.key)
+    ``scratch`` is another folder than the store's, for a cell that is not computed for the store.
+    """
+
+    def __init__(self, cell: Cell, store: Store, device: torch.device, scratch: Path | None = None) -> None:
+        self.store, self.device, self.scratch = store, device, scratch or store.scratch(cell.key)
         self._reported = 0.0
 
     def load(self, cell: Cell) -> dict[str, np.ndarray]:
@@ -141,14 +151,18 @@ def forget() -> None:
 def compute(cell: Cell, store: Store, device: torch.device) -> Done:
     """Compute ``cell`` and store it; an exception becomes the cell's error."""
     start = time.perf_counter()
+    if store.has(cell.key):  # another driver was quicker
+        return Done(cell.key, 0.0, None)
     log = io.StringIO()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            with warnings.catch_warnings(record=True) as caught, Stream(("cell", cell.key)).active():
+            context = LocalContext(cell, store, device)
+            marks.leave(context.scratch)
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                arrays = cell.compute(LocalContext(cell, store, device))
+                arrays = arrays_of(cell, context)
             for one in caught:
                 print(warnings.formatwarning(one.message, one.category, one.filename, one.lineno), end="", file=log)
         told = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, AttackWarning)))
@@ -163,12 +177,22 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
             # Another driver was quicker and has cleared the scratch folder that both wrote to.
             return Done(cell.key, time.perf_counter() - start, None)
         reason = str(error) if isinstance(error, RobassayError) else f"{type(error).__name__}: {error}"
-        print(traceback.format_exc(), file=log)
-        with contextlib.suppress(OSError):
-            store.fail(cell.key, reason, log.getvalue())
-        return Done(cell.key, time.perf_counter() - start, reason)
+        lost = error.key if isinstance(error, LostCell) else None
+        done = Done(cell.key, time.perf_counter() - start, reason, (), lost, isinstance(error, Unwritable))
+        with contextlib.suppress(OSError, RobassayError):
+            marks.drop(store.scratch(cell.key))
+            if lost is None and not done.full:  # neither is the cell's own fault
+                print(traceback.format_exc(), file=log)
+                store.fail(cell.key, reason, log.getvalue())
+        return done
     finally:
         torch.set_num_threads(threads)
+
+
+def arrays_of(cell: Cell, context: LocalContext) -> Arrays:
+    """What the cell computes, with the random numbers that its key names."""
+    with Stream(("cell", cell.key)).active():
+        return cell.compute(context)
 
 
 def about(cell: Cell, device: torch.device, seconds: float) -> dict[str, Any]:
