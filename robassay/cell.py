@@ -109,7 +109,7 @@ def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
 
 def _children(value: object) -> list[Cell]:
     """The cells in a dataclass's fields."""
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     held = [getattr(value, f.name) for f in _fields(kind)]
     return [c for v in held if type(v) not in _PLAIN for c in _cells_in(v)]
 
