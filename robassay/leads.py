@@ -126,6 +126,8 @@ class Passed(Fold):
             raise UsageError(f"{self} compares nothing. Write allowances ≥ 0 and spare fewer than those that are 0.")
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        if not evaluations:  # a claim whose data are not at hand
+            return NOTHING
         if len(evaluations) != 4 * len(self.allowed):
             raise UsageError(f"{len(evaluations)} evaluations are not two targets with gates for {self.allowed}.")
         found = []

@@ -15,6 +15,7 @@ from robassay.nets.bnn import BNND, BNNS
 from robassay.nets.bsn import BSN, BSN4, BSNL, GeometricSlope
 from robassay.nets.resnet import ResNet18
 from robassay.papers.networks import curves_of, table_of
+from robassay.papers.plastic import sefron_subjects
 from robassay.papers.published import table
 from robassay.papers.subjects import Subject, is_full
 from robassay.recipe import Recipe
@@ -89,3 +90,30 @@ def cifar_subjects(data: Source, scale: str) -> dict[str, Subject]:
             begun, published["BNN-S"], note=f"widths {widths}, 4 epochs from BNN-D's signs", tested=tested
         )
     return made
+
+
+def pcam_subjects(data: Source) -> dict[str, Subject]:
+    """Networks of Tan et al. on PCam at 32 × 32, as published (Tables V, VII), by name; ResNet18 from scratch.
+
+    MC-SEFRON as for CIFAR-10. SNN_M is not among them: its output is constant there (App. A2). Pixels are mapped to
+    [−1, 1], where the paper takes the mean and deviation of 50,000 training images.
+    """
+    fall = Recipe(epochs=100, batch=128, step=5, gamma=0.75)
+    sgd = replace(fall, optimizer="sgd", lr=0.01, weight_decay=1e-4)
+    deep = replace(fall, lr=1e-4, weight_decay=1e-6)
+    conv = replace(fall, lr=1e-2, weight_decay=1e-4)
+    changes = (Crop(), Flip())
+    resnet = Recipe(epochs=50, batch=256, weight_decay=1e-4, step=3, gamma=0.95, augment=changes)
+    binary = Recipe(epochs=50, batch=256, lr=5e-3, weight_decay=1e-4, augment=changes)
+    norm: Literal["half"] = "half"
+    nets: dict[str, tuple[Net, Recipe]] = {
+        "ResNet18": (ResNet18(normalise=norm), resnet),
+        "BSN-2": (BSN(slope_schedule=GeometricSlope(), normalise=norm), sgd),
+        "BSN-4": (BSN4(normalise=norm), deep),
+        "BSN-L": (BSNL(normalise=norm), conv),
+        "BNN-D": (BNND(normalise=norm), binary),
+        "BNN-S": (BNNS(normalise=norm), binary),
+    }
+    printed = table("tan2020", "I")
+    made = {n: Subject(Train(net, data, recipe), printed.rate(n, "PCam")) for n, (net, recipe) in nets.items()}
+    return made | {"MC-SEFRON": sefron_subjects(data, "full")["MC-SEFRON, margin"]}
