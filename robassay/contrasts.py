@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robassay.errors import UsageError
-from robassay.folds import Fold, Rows, blocks, same_images, worst
+from robassay.folds import Fold, Rows, blocks, padded, same_images, worst
 from robassay.intervals import Estimate, Matrix, difference, mean
 
 
@@ -89,7 +89,8 @@ def _distance(one: Estimate) -> Estimate:
 class Farther(Fold):
     """By what share of another strategy's mean L2 size the changes of one are longer, on the images that both changed.
 
-    Of several pairs of strategies the lowest value and ends, as in :class:`Contrasts`.
+    Of several pairs of strategies the lowest value and ends, as in :class:`Contrasts`; some may be on fewer of the same
+    images than others.
 
     Args:
         sizes: evaluations of the first strategy, of the second, and so on by pairs; a strategy of several attacks moves
@@ -106,7 +107,7 @@ class Farther(Fold):
             raise UsageError(f"{len(self.sizes)} strategies are no pairs. Write an even number: Farther((1, 2)).")
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        same_images(evaluations)
+        evaluations = padded(evaluations)
         ends = np.cumsum(self.sizes)
         sizes = [_moves(evaluations[end - size : end]) for end, size in zip(ends, self.sizes, strict=True)]
         found = []
@@ -114,6 +115,8 @@ class Farther(Fold):
             both = ~np.isnan(one - other)
             # The second one's mean is a unit here: whether the gap is 0 does not depend on it.
             found.append(mean((one - other)[both] / (other[both].mean() if both.any() else 1.0)))
+        if any(one.n == 0 for one in found):  # of a pair that has nothing nothing is less
+            return Estimate(math.nan, math.nan, math.nan, 0)
         value, low, high = (min(one[i] for one in found) for i in range(3))
         return Estimate(value, low, high, min(one.n for one in found))
 

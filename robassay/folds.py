@@ -114,6 +114,40 @@ def same_images(evaluations: Sequence[Rows]) -> None:
             )
 
 
+def padded(evaluations: Sequence[Rows]) -> list[Rows]:
+    """All on the images of the longest; on those that an evaluation lacks no attack has changed anything.
+
+    Raises:
+        UsageError: they are not the first of the same images.
+    """
+    longest = max(evaluations, key=lambda one: len(one.labels))
+    found = [_stretched(one, longest.labels) for one in evaluations]
+    same_images(found)
+    return found
+
+
+def _stretched(one: Rows, labels: np.ndarray) -> Rows:
+    have = len(one.labels)
+    if have == len(labels):
+        return one
+    more = len(labels) - have
+    rest = np.broadcast_to(labels[have:], (len(one.decisions), more)).astype(np.int16)
+
+    def filled(values: Matrix) -> Matrix:
+        return np.pad(values, (0, more))
+
+    return one._replace(
+        decisions=np.concatenate([one.decisions, rest], axis=1),
+        labels=np.concatenate([one.labels, labels[have:]]),
+        block=np.pad(one.block, (0, more), mode="edge"),
+        linf=filled(one.linf),
+        l2=filled(one.l2),
+        queries=filled(one.queries),
+        gradients=filled(one.gradients),
+        targets=None if one.targets is None else np.pad(one.targets, (0, more), constant_values=-1),
+    )
+
+
 def blocks(evaluations: Sequence[Rows]) -> NDArray[np.int64] | None:
     """The blocks within which noise was shared, None when it never was."""
     return next((e.block for e in evaluations if e.shared), None)

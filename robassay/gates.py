@@ -101,11 +101,15 @@ class Crossed(Fold):
         _check_gate(self.size, self.pass_at)
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        trials = []
+        return _pooled(self.trials(evaluations), self.pass_at, self.above, self.within)
+
+    def trials(self, evaluations: Sequence[Rows]) -> list[Trial]:
+        """Every target with its gates."""
+        found: list[Trial] = []
         for group in _groups(evaluations, 2 * self.size):
             targets, gates = group[: self.size], group[self.size :]
-            trials += [(target, [*gates[:i], *gates[i + 1 :]]) for i, target in enumerate(targets)]
-        return _pooled(trials, self.pass_at, self.above, self.within)
+            found += [(target, [*gates[:i], *gates[i + 1 :]]) for i, target in enumerate(targets)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,8 @@ class Lead(Fold):
         ours = Rotations(self.size, self.pass_at).trials(evaluations[: self.split])
         theirs = Rotations(self.than_size, self.than_at).trials(evaluations[self.split :])
         same_images([target for target, _ in (*ours, *theirs)])
-        one = _counted(ours, self.pass_at, self.above, self.within)
-        other = _counted(theirs, self.than_at, self.above, self.within)
+        one = counted(ours, self.pass_at, self.above, self.within)
+        other = counted(theirs, self.than_at, self.above, self.within)
         return ahead(one, other, blocks(evaluations))
 
 
@@ -216,10 +220,10 @@ def _groups(evaluations: Sequence[Rows], size: int) -> list[Sequence[Rows]]:
 def _pooled(trials: Sequence[Trial], pass_at: int, above: float, within: Within) -> Estimate:
     """Successes over trials, a trial being a gated image on one target."""
     same_images([rows for target, gates in trials for rows in (target, *gates)])
-    return ratio(*_counted(trials, pass_at, above, within), blocks([target for target, _ in trials]))
+    return ratio(*counted(trials, pass_at, above, within), blocks([target for target, _ in trials]))
 
 
-def _counted(trials: Sequence[Trial], pass_at: int, above: float, within: Within) -> tuple[list[Matrix], Matrix]:
+def counted(trials: Sequence[Trial], pass_at: int, above: float, within: Within) -> tuple[list[Matrix], Matrix]:
     """Successes (R, N) of every target, 0 where an image is no trial of it, and the number of trials (N,)."""
     models = {id(rows): rows for target, gates in trials for rows in (target, *gates)}
     fooled = {name: rows.fooled() for name, rows in models.items()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from robassay import contrasts, folds, gates, leads, seeds
+from robassay import contrasts, folds, gates, leads, orderings, seeds
 from robassay.folds import Fold
 
 FOLDS: dict[str, type[Fold]] = {
     name: found
-    for module in (folds, gates, leads, seeds, contrasts)
+    for module in (folds, gates, leads, seeds, contrasts, orderings)
     for name, found in vars(module).items()
     if isinstance(found, type) and issubclass(found, Fold) and found is not Fold
 }
@@ -17,5 +17,8 @@ FOLDS: dict[str, type[Fold]] = {
 
 def thaw(frozen: dict[str, Any]) -> Fold:
     """The fold that a frozen study names; what was a tuple has become a list in JSON."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in frozen.items() if k != "type"}
-    return FOLDS[frozen["type"]](**fields)
+    return FOLDS[frozen["type"]](**{k: _tuples(v) for k, v in frozen.items() if k != "type"})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

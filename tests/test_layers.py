@@ -30,7 +30,8 @@ LAYERS = (
     ("evidence", "landscape clouds"),
     (
         "meaning",
-        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison drawn protocols",
+        "intervals folds gates leads seeds contrasts orderings thawed knowledge verdict pairs study comparison drawn "
+        "protocols",
     ),
     ("documents", "checklist exhibits document"),
     (

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from robassay.attacks.cw import CW
 from robassay.cell import Source
 from robassay.cells import Examples, Score
-from robassay.classifier import Net
-from robassay.data import Data, find
-from robassay.defences.dropout import Dropout
-from robassay.defences.random_spiking import RandomSpiking
+from robassay.data import find
 from robassay.gates import ANY, MeanAccuracy, Within
-from robassay.models import Train
-from robassay.nets.cw_mnist import CWMnist
+from robassay.papers.ge_schemes import LONG, attacker, boxes_of, grey
 from robassay.papers.published import table
-from robassay.papers.subjects import is_full, offline
-from robassay.portions import Portion
-from robassay.protocols.translucent import Attacker, Scheme, Translucent, Trials, across, buckets, translucent
-from robassay.recipe import Recipe
+from robassay.papers.subjects import is_full
+from robassay.protocols.translucent import Attacker, Translucent, Trials, across, buckets
 from robassay.study import Check, Item, Measure, Study, Table
 
 MODELS, PASS_AT, CUT = 8, 5, 3.0
@@ -42,18 +35,8 @@ TOLD = (
 def protocols_translucent(scale: str, data_dir: Path | None) -> Study:
     """Single, Multi-8 and Multi-8 with validation for four schemes, and the heat map of all against all."""
     full = is_full(scale)
-    data = find("mnist", data_dir)
-    attacker = Attacker(
-        CW(search=9, steps=1000) if full else CW(search=5, steps=150),
-        Examples(data, "test", 0, 3000 if full else 100),
-        (0.0, 5.0, 10.0, 15.0) if full else (0.0, 5.0, 10.0),
-        repeats=20 if full else 10,
-        batch=500 if full else 100,
-    )
-    boxes = {
-        name: translucent(scheme, data, attacker, MODELS, MODELS, PASS_AT, alone=4 if full else 2)
-        for name, scheme in schemes(data, full).items()
-    }
+    kit = grey(find("mnist", data_dir), scale)
+    boxes, data = boxes_of(kit, LONG), kit.data
     told = "" if full else TOLD
     leads, checks = _leads(boxes, told)
     items: tuple[Item, ...] = (
@@ -63,31 +46,10 @@ def protocols_translucent(scale: str, data_dir: Path | None) -> Study:
         _places(boxes, told),
         leads,
         *checks,
-        *_heat(boxes, attacker, told),
+        *heat_of(boxes, attacker(kit, LONG[0]), told),
     )
     cites = ("Ge et al. 2020",)
     return Study("protocols-translucent", f"The translucent box on MNIST ({scale})", items, scale=scale, cites=cites)
-
-
-def schemes(data: Data, full: bool) -> dict[str, Scheme]:
-    """How each scheme trains a model. RS-1-Adv learns images that were made once, on the first RS-1 model."""
-    net = CWMnist() if full else CWMnist(padding="valid", features=50, width=0.25)
-    recipe = Recipe(epochs=50, batch=128, optimizer="sgd", lr=0.01, nesterov=True, decay=1e-6, keep="last")
-    if not full:
-        recipe = Recipe(epochs=1, batch=32, lr=4e-3, decay=4e-3, keep="last")
-    spiking = RandomSpiking(net)
-    taught = Train(spiking, Portion(data, 0), recipe)
-    known = offline(taught, data, full)
-
-    def of(one: Net) -> Scheme:
-        return lambda portion, seed: Train(one, portion, recipe, seed)
-
-    return {
-        "Standard": of(net),
-        "Dropout": of(Dropout(net, 0.5)),
-        "RS-1": of(spiking),
-        "RS-1-Adv": lambda portion, seed: Train(spiking, portion, recipe, seed, extra=known),
-    }
 
 
 def _clean(boxes: dict[str, Translucent], data: Source, images: int, told: str) -> Table:
@@ -188,7 +150,7 @@ def _together(several: Iterable[Trials]) -> Trials:
     return Trials(tuple(group for trials in several for group in trials.groups))
 
 
-def _heat(boxes: dict[str, Translucent], attacker: Attacker, told: str) -> tuple[Table, ...]:
+def heat_of(boxes: dict[str, Translucent], attacker: Attacker, told: str) -> tuple[Table, ...]:
     """Fig. 4: schemes attacked (rows) against schemes that are the target (columns)."""
     found = []
     for number, (column, within) in enumerate(columns().items()):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robassay.attacks.noise import JPEG, Gaussian
 from robassay.cell import Model
 from robassay.cells import Disturbed, Examples, Score
 from robassay.folds import Accuracy, Refused, Stability
+from robassay.orderings import Steady
 from robassay.policy import Policy
 from robassay.protocols.parts import SLICE, clean
 from robassay.study import Curves, Evaluation, Measure, Table
@@ -19,6 +20,11 @@ QUALITIES = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 NOISES = 20
 Schemes = Mapping[str, tuple[Model, Policy]]
 """Models by name, each with the way it decides."""
+
+Several = Mapping[str, Sequence[tuple[Model, Policy]]]
+"""The same with several models of every scheme."""
+OWN = 5
+"""Decisions about the clean image that are references, where several models are averaged."""
 
 
 def accuracies(id: str, caption: str, schemes: Schemes, images: Examples) -> Table:
@@ -37,15 +43,50 @@ def gaussian(id: str, caption: str, schemes: Schemes, images: Examples, lengths:
     20 draws of noise per image, the same for all schemes. The reference is the scheme's own decision about the clean
     image: at length 0 a deterministic scheme stands still, a random one need not. Two refusals agree.
     """
-
-    levels = [(Disturbed(images, Gaussian(), Threat("l2", length)), NOISES) for length in lengths]
-    return _curves(id, caption, "L2 of Gaussian noise", schemes, images, lengths, levels)
+    return _curves(id, caption, "L2 of Gaussian noise", schemes, images, lengths, _noises(images, lengths))
 
 
 def jpeg(id: str, caption: str, schemes: Schemes, images: Examples, qualities: tuple[int, ...] = QUALITIES) -> Curves:
     """Share of decisions that stay the same after JPEG compression; see :func:`gaussian` for the reference."""
-    levels = [(Disturbed(images, JPEG(quality=q), Threat("l2")), 1) for q in qualities]
-    return _curves(id, caption, "JPEG quality", schemes, images, tuple(map(float, qualities)), levels)
+    return _curves(
+        id, caption, "JPEG quality", schemes, images, tuple(map(float, qualities)), _compressed(images, qualities)
+    )
+
+
+def averaged(
+    id: str,
+    caption: str,
+    schemes: Several,
+    images: Examples,
+    lengths: Sequence[float] = (),
+    qualities: Sequence[int] = (),
+) -> Curves:
+    """:func:`gaussian` over ``lengths`` or :func:`jpeg` over ``qualities``, averaged over the models of a scheme."""
+    noisy = bool(lengths)
+    levels = _noises(images, lengths) if noisy else _compressed(images, qualities)
+    series = {
+        name: tuple(Measure(_beside(models, level, repeats, images), Steady()) for level, repeats in levels)
+        for name, models in schemes.items()
+    }
+    axis = "L2 of Gaussian noise" if noisy else "JPEG quality"
+    values = tuple(map(float, lengths if noisy else qualities))
+    return Curves(id, caption, axis, "unchanged decisions", values, series)
+
+
+def _beside(
+    models: Sequence[tuple[Model, Policy]], level: Disturbed, repeats: int, images: Examples
+) -> tuple[Evaluation, ...]:
+    """Disturbed and clean, model by model."""
+    pairs = ((_disturbed(m, policy, level, repeats), clean(m, images, policy, OWN)) for m, policy in models)
+    return tuple(one for pair in pairs for one in pair)
+
+
+def _noises(images: Examples, lengths: Sequence[float]) -> list[tuple[Disturbed, int]]:
+    return [(Disturbed(images, Gaussian(), Threat("l2", length)), NOISES) for length in lengths]
+
+
+def _compressed(images: Examples, qualities: Sequence[int]) -> list[tuple[Disturbed, int]]:
+    return [(Disturbed(images, JPEG(quality=q), Threat("l2")), 1) for q in qualities]
 
 
 def _curves(

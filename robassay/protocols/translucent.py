@@ -14,11 +14,14 @@ from robassay.access import Attack, White
 from robassay.cell import Model
 from robassay.cells import Craft, Examples, Score
 from robassay.data import Data
+from robassay.defended import Regional
 from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.gates import ANY, Changed, Crossed, Lead, Moved, Reached, Rotations, Within
 from robassay.goals import UnlikePredictions
+from robassay.policy import Once
 from robassay.portions import Portion
+from robassay.protocols.parts import WHITE
 from robassay.study import Evaluation, Measure
 from robassay.threat import Threat
 
@@ -37,6 +40,7 @@ class Attacker:
             those of temperature T need T times the confidence.
         repeats: decisions of a random model per image.
         batch: images attacked and judged together.
+        access: what the attack asks, such as White(Evading()) of models that refuse images.
     """
 
     attack: Attack
@@ -44,18 +48,20 @@ class Attacker:
     kappas: tuple[float, ...] = (0.0,)
     repeats: int = 20
     batch: int = 100
+    access: White = WHITE
 
     def craft(self, sources: Sequence[Model], kappa: float) -> tuple[Craft, ...]:
         """Images for all ``sources`` at once, towards classes that none of them predicts; a cell per batch."""
         aim, threat = UnlikePredictions(kappa), Threat("l2")
         return tuple(
-            Craft(tuple(sources), piece, self.attack, threat, White(), aim, batch=self.batch)
+            Craft(tuple(sources), piece, self.attack, threat, self.access, aim, batch=self.batch)
             for piece in self.on.slices(self.batch)
         )
 
     def judge(self, crafts: Sequence[Craft], target: Model) -> Evaluation:
-        """Decisions of a model about the rounded images."""
-        return tuple(Score(target, c, repeats=self.repeats, batch=self.batch, rounded=True) for c in crafts)
+        """Decisions of a model about the rounded images; one that decides by votes decides so, twice."""
+        policy, repeats = (target.region.policy, 2) if isinstance(target, Regional) else (Once(), self.repeats)
+        return tuple(Score(target, c, policy, repeats, batch=self.batch, rounded=True) for c in crafts)
 
 
 class Group(NamedTuple):
