@@ -13,6 +13,7 @@ from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
+from robassay.propagation import Layer
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked
 from robassay.threat import Threat
@@ -40,9 +41,10 @@ class Item(abc.ABC):
 
 @dataclass(frozen=True)
 class Measure:
-    """A fold over one or several evaluations of the same images, or over what the oracle of a substitute was asked."""
+    """A fold over one or several evaluations of the same images, over what the oracle of a substitute was asked, or
+    over the sizes of changes in layers."""
 
-    evaluations: tuple[Evaluation | tuple[Asked, ...], ...]
+    evaluations: tuple[Evaluation | tuple[Asked, ...] | tuple[Layer, ...], ...]
     fold: Fold
 
     def needs(self) -> list[Cell]:
@@ -335,7 +337,7 @@ class Study:
         return list(sets.values())
 
 
-def keys_of(evaluation: Evaluation | tuple[Asked, ...]) -> list[str]:
+def keys_of(evaluation: Evaluation | tuple[Asked, ...] | tuple[Layer, ...]) -> list[str]:
     """Keys of the slices, in order."""
     return [score.key for score in evaluation]
 

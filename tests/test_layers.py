@@ -24,7 +24,8 @@ LAYERS = (
     ("parts", "defences recipe training imitation learning adapters testing"),
     (
         "work",
-        "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
+        "cell models converted quantised portions cells finalists offline substitute defended adopt plan store run "
+        "given signals propagation",
     ),
     ("evidence", "landscape"),
     (

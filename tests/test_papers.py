@@ -41,7 +41,7 @@ def test_a_study_is_described_at_both_scales_and_they_share_no_training(name: st
     assert keys[0] and keys[1] and len(common) <= short_as_published
     assert short.scale == "small" and whole.scale == "full"
     with pytest.raises(UsageError, match="small or full"):
-        study_of(name, "smoke", None)
+        study_of(name, "tiny", None)
 
 
 @pytest.mark.data
