@@ -28,14 +28,18 @@ class Contrasts(Fold):
         sizes: evaluations of each group, which follow each other; a group survives what its worst evaluation leaves.
         weights: one per group, contrast after contrast.
         told: "lowest", or "farthest": distances from 0 and the largest of them, for a claim "all are within".
+        allowed: added to each contrast: that a and b are within .05 is a − b + .05 and b − a + .05 above 0. None is
+            added where there are none.
 
     Raises:
-        UsageError: weights that are no whole number of contrasts, or another word for ``told``.
+        UsageError: weights that are no whole number of contrasts, another word for ``told``, or allowances that are not
+            one for each contrast.
     """
 
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     told: Literal["lowest", "farthest"] = "lowest"
+    allowed: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.weights or not self.sizes or len(self.weights) % len(self.sizes):
@@ -45,6 +49,9 @@ class Contrasts(Fold):
             )
         if self.told not in ("lowest", "farthest"):
             raise UsageError(f"told={self.told!r} is not known. Write told='lowest' or told='farthest'.")
+        contrasts = len(self.weights) // len(self.sizes)
+        if self.allowed and len(self.allowed) != contrasts:
+            raise UsageError(f"{len(self.allowed)} allowances for {contrasts} contrasts. Write one for each, or none.")
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
         if len(evaluations) != sum(self.sizes):
@@ -58,6 +65,8 @@ class Contrasts(Fold):
         left = [np.broadcast_to(m[:draws], (draws, m.shape[1])) for m in left]
         shape = (-1, len(self.sizes))
         found = [_contrast(left, row, blocks(evaluations)) for row in np.reshape(self.weights, shape)]
+        if self.allowed:
+            found = [_plus(one, more) for one, more in zip(found, self.allowed, strict=True)]
         if self.told == "farthest":
             found = [_distance(one) for one in found]
         pick = min if self.told == "lowest" else max
@@ -73,6 +82,10 @@ def _contrast(left: list[Matrix], weights: Matrix, block: NDArray[np.int64] | No
     most = max(1.0, float(np.abs((gained - lost).mean(0)).max(initial=0.0)))
     value, low, high, n = difference(gained / most, lost / most, block)
     return Estimate(value * most, low * most, high * most, n)
+
+
+def _plus(one: Estimate, more: float) -> Estimate:
+    return Estimate(one.value + more, one.low + more, one.high + more, one.n)
 
 
 def _sides(weights: Matrix) -> tuple[Matrix, Matrix]:
@@ -119,6 +132,37 @@ class Farther(Fold):
             return Estimate(math.nan, math.nan, math.nan, 0)
         value, low, high = (min(one[i] for one in found) for i in range(3))
         return Estimate(value, low, high, min(one.n for one in found))
+
+
+@dataclass(frozen=True)
+class Sizes(Fold):
+    """Sums of mean L2 sizes with weights, one evaluation each, and of several sums the lowest value and ends.
+
+    What the sizes are is a matter of the evaluations, such as :class:`robassay.propagation.Layer`; images without one
+    in any evaluation are left out.
+
+    Args:
+        weights: one per evaluation, sum after sum; (1.0,) is the mean itself.
+
+    Raises:
+        UsageError: no weight; when used, weights that are no whole number of sums.
+    """
+
+    weights: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise UsageError("a sum of sizes needs a weight for each. Write Sizes((1.0,)) for the mean of one.")
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        if len(self.weights) % len(evaluations):
+            raise UsageError(f"{len(self.weights)} weights are no whole number of sums over {len(evaluations)} sizes.")
+        same_images(evaluations)
+        sizes = np.array([one.l2 for one in evaluations])
+        known = sizes[:, ~np.isnan(sizes).any(0)]
+        found = [mean(row @ known) for row in np.reshape(self.weights, (-1, len(evaluations)))]
+        value, low, high = (min(one[i] for one in found) for i in range(3))
+        return Estimate(value, low, high, found[0].n)
 
 
 def _moves(evaluations: Sequence[Rows]) -> Matrix:

@@ -52,6 +52,10 @@ PAPERS = {
         "converted and spiking networks against white and black boxes: all tables and figures, nine claims judged",
         "Sharmin et al. 2019",
     ),
+    "sharmin2020": (
+        "ANN, converted and hybrid spiking networks: levels of the input, time, leak, layers; eight claims judged",
+        "Sharmin et al. 2020",
+    ),
     "ge2020": (
         "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
         "Ge et al. 2020",

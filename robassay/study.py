@@ -15,6 +15,7 @@ from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
+from robassay.propagation import Layer
 from robassay.safe import checked_name
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked
@@ -23,6 +24,8 @@ from robassay.version import __version__
 
 Evaluation = tuple[Score, ...]
 """Score cells over consecutive slices of the same images."""
+Told = Evaluation | tuple[Asked, ...] | tuple[Cloud, ...] | tuple[Layer, ...]
+"""What a fold is given: cells over consecutive slices, of one kind."""
 
 FORMAT = 1
 
@@ -44,9 +47,9 @@ class Item(abc.ABC):
 @dataclass(frozen=True)
 class Measure:
     """A fold over one or several evaluations of the same images, over what the oracle of a substitute was asked, or
-    over what the neighbours of logits say."""
+    over what the neighbours of logits or the layers of a network say."""
 
-    evaluations: tuple[Evaluation | tuple[Asked, ...] | tuple[Cloud, ...], ...]
+    evaluations: tuple[Told, ...]
     fold: Fold
 
     def needs(self) -> list[Cell]:
@@ -340,7 +343,7 @@ class Study:
         return list(sets.values())
 
 
-def keys_of(evaluation: Evaluation | tuple[Asked, ...] | tuple[Cloud, ...]) -> list[str]:
+def keys_of(evaluation: Told) -> list[str]:
     """Keys of the slices, in order."""
     return [score.key for score in evaluation]
 

@@ -28,6 +28,8 @@ from robassay.finalists import Finalist
 from robassay.given import Given, Held
 from robassay.landscape import Faithful, Landscape
 from robassay.models import Mixed, Quieted, Train
+from robassay.propagation import Layer, Propagation
+from robassay.quantised import Quantised
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked, Substitute
@@ -55,6 +57,9 @@ CELLS: tuple[type[Cell], ...] = (
     Faithful,
     Cloud,
     Section,
+    Quantised,
+    Propagation,
+    Layer,
 )
 
 

@@ -24,8 +24,8 @@ LAYERS = (
     ("parts", "checkpoint defences recipe training imitation learning adapters testing"),
     (
         "work",
-        "marks cell models converted portions cells finalists offline substitute defended adopt plan store run given "
-        "signals standing tidy recheck",
+        "marks cell models converted quantised portions cells finalists offline substitute defended adopt plan store "
+        "run given signals propagation standing tidy recheck",
     ),
     ("evidence", "landscape clouds"),
     (

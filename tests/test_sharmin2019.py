@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robassay.attacks.snn_crafted import SNNCrafted
+from robassay.auditing import describe_audit
 from robassay.cells import Craft
 from robassay.contrasts import Contrasts
+from robassay.document import Document
 from robassay.errors import UsageError
 from robassay.folds import Difference, Rows
 from robassay.intervals import difference
 from robassay.papers import study_of
 from robassay.papers.published import table
 from robassay.protocols.scenarios import all_of, less
-from robassay.study import Check, Curves, Measure, Study, Table
+from robassay.run import carry_out
+from robassay.store import Store
+from robassay.study import Audit, Check, Curves, Measure, Study, Table
 from robassay.thawed import thaw
 
 FILE = Path(__file__).parents[1] / "results" / "small" / "sharmin2019.json"
@@ -247,6 +252,37 @@ def test_five_steps_and_one_are_the_cells_of_the_protocols(study: Study):
     assert len(lines) == 72 and len(five) == 24
     for measure in (*lines, *five):
         assert all(evaluation[0].key in theirs for evaluation in measure.evaluations)
+
+
+def test_the_audit_is_of_snn_ii_and_claims_what_the_papers_attack_leaves():
+    smoke = study_of("sharmin2019", "smoke", None)
+    (audit,) = (item for item in smoke.items if isinstance(item, Audit))
+    assert kind_of(audit.clean[0].target) == "SNN-II" and audit.threat.eps == 32 / 255
+    (claimed,) = audit.claimed
+    assert isinstance(claimed.on.attack, SNNCrafted) and claimed.on.attack.attack.steps == 2
+    assert claimed.on.sources == (claimed.target,) and claimed.on.on == audit.clean[0].on
+    named = describe_audit(claimed.target, claimed.on.on, audit.threat)  # a probe of the untrained network says as much
+    assert {*named.battery} == {*audit.battery} and any(name.startswith("sweep") for name in audit.battery)
+
+
+def test_smoke_runs_from_nothing(tmp_path: Path):
+    """Everything that "small" shows, on twenty digits. Above 10 s: three hundred small cells and an audit."""
+    smoke, store = study_of("sharmin2019", "smoke", None), Store(tmp_path)
+    done = carry_out(smoke.needs(), store, 0, silent=True)
+    assert not done.failed
+    whole = Document(smoke.freeze(), store).whole()
+    assert [c["id"] for c in whole["checks"]][:9] == list(CLAIMS)
+    assert all("n = 20" in c["sentence"] for c in whole["checks"]) and len(whole["audits"]) == 1
+    first_table = next(t for t in whole["tables"] if t["id"] == "sharmin2019-I")
+    assert [c["absent"] for line in first_table["cells"] for c in line if c and c["value"] is None] == (
+        ["small and full only"] * 3
+    )
+
+
+@pytest.mark.data
+def test_smoke_shows_what_small_shows(study: Study):
+    smoke = study_of("sharmin2019", "smoke", None)
+    assert [item.id for item in smoke.items] == [item.id for item in study.items]
 
 
 def test_all_committed_checks_are_judged_on_all_images() -> None:

@@ -22,6 +22,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         protocols_white,
     )
     from robassay.papers.sharmin2019 import sharmin2019
+    from robassay.papers.sharmin2020 import sharmin2020
     from robassay.papers.spiking import networks_s, networks_s_cifar10
     from robassay.papers.substitutes import protocols_substitutes
     from robassay.papers.tan2020 import tan2020
@@ -42,6 +43,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "anisotropic": anisotropic,
         "widths": widths,
         "sharmin2019": sharmin2019,
+        "sharmin2020": sharmin2020,
         "ge2020": ge2020,
         "protocols-transfer": protocols_transfer,
         "protocols-white": protocols_white,

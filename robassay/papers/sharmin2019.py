@@ -26,20 +26,24 @@ from pathlib import Path
 
 from robassay.access import White
 from robassay.attacks.snn_crafted import SNNCrafted
+from robassay.auditing import describe_audit
+from robassay.battery import Known
 from robassay.cells import Examples
 from robassay.converted import Timed
 from robassay.data import find
 from robassay.folds import Accuracy, Difference
 from robassay.papers.fixtures import spiking_kinds
 from robassay.papers.published import table
-from robassay.papers.spiking import networks_s, networks_s_cifar10, spiking_families
+from robassay.papers.spiking import networks_s, networks_s_cifar10, networks_s_digits, spiking_families
 from robassay.papers.subjects import is_full
+from robassay.protocols.parts import judged
 from robassay.protocols.scenarios import (
     AIMED,
     BARS,
     KINDS,
     NAMES,
     OWN,
+    PUBLISHED_STEPS,
     RADII,
     STEPS,
     TARGETED,
@@ -48,10 +52,11 @@ from robassay.protocols.scenarios import (
     Form,
     Matrix,
     all_of,
+    attacks_of,
     less,
     scenario_attacks,
 )
-from robassay.study import Check, Curves, Item, Measure, Study, Table
+from robassay.study import Audit, Check, Curves, Item, Measure, Study, Table
 from robassay.surrogates import Twin
 from robassay.threat import Threat
 
@@ -66,10 +71,11 @@ def sharmin2019(scale: str, data_dir: Path | None) -> Study:
     """Table I, quoted losses, Figures 2 to 4 and the nine claims.
 
     Raises:
-        UsageError: a scale other than "small" and "full".
+        UsageError: a scale other than "smoke", "small" and "full".
     """
-    full = is_full(scale)
-    colour = find("cifar10", data_dir)
+    smoke = scale == "smoke"
+    full = not smoke and is_full(scale)
+    colour = find("digits" if smoke else "cifar10", data_dir)
     relu, converted, spiking = (s.model for s in spiking_families(colour, scale)[0].subjects.values())
     deep = dict(zip(KINDS, (relu, converted, spiking), strict=True))
     if full:
@@ -78,19 +84,20 @@ def sharmin2019(scale: str, data_dir: Path | None) -> Study:
         matrix = Matrix(deep, dict(zip(KINDS, twice, strict=True)), Examples(colour, "test", 0, 1000), repeats=1)
         where = "VGG9, 1,000 CIFAR-10 images"
     else:
-        grey = find("mnist", data_dir)
-        matrix = Matrix(spiking_kinds(grey), spiking_kinds(grey, seed=1), Examples(grey, "test", 0, 300), repeats=20)
-        where = "784-200-10, 300 MNIST images"
-    short = {**deep, "SNN-I": Timed(converted, SHORT)}
-    narrow = Matrix(short, {}, Examples(colour, "test", 0, 100), repeats=1)
+        grey, count = find("digits" if smoke else "mnist", data_dir), 20 if smoke else 300
+        matrix = Matrix(spiking_kinds(grey), spiking_kinds(grey, seed=1), Examples(grey, "test", 0, count), repeats=20)
+        where = "200 hidden units, 20 digits" if smoke else "784-200-10, 300 MNIST images"
+    short = {**deep, "SNN-I": Timed(converted, 30 if smoke else SHORT)}
+    narrow = Matrix(short, {}, Examples(colour, "test", 0, 20 if smoke else 100), repeats=1)
     items: tuple[Item, ...] = (
-        _accuracies(scale, data_dir, {} if full else {"784-200-10, MNIST": matrix}),
+        _accuracies(scale, data_dir, {} if full else {"200 units, digits" if smoke else "784-200-10, MNIST": matrix}),
         _quoted(matrix, where),
         *(() if full else (_white(narrow),)),
         *_figure2(matrix, where),
         _figure3(matrix, where),
         *_figure4(matrix, where),
         *judge(matrix, where),
+        _audit(matrix, full),
     )
     cites = ("Sharmin et al. 2019",)
     return Study("sharmin2019", f"Sharmin et al. 2019 ({scale})", items, scale=scale, cites=cites)
@@ -101,17 +108,21 @@ def _accuracies(scale: str, data_dir: Path | None, others: Mapping[str, Matrix])
     printed = table("sharmin2019", "I")
     entries: dict[tuple[str, str], Measure] = {}
     notes: list[str] = []
-    for column, study in (("CIFAR-10", networks_s_cifar10), ("MNIST", networks_s)):
+    studies = {"CIFAR-10": networks_s_cifar10, "MNIST": networks_s}
+    if scale == "smoke":
+        studies = {"digits": networks_s_digits}
+    for column, study in studies.items():
         found = next(item for item in study(scale, data_dir).items if isinstance(item, Table))
         rows = [row for row in found.rows if row.startswith("VGG9")]
         entries |= {(kind, column): found.entries[row, "accuracy"] for kind, row in zip(KINDS, rows, strict=True)}
-        notes += [f"{kind}: {row}" for kind, row in zip(KINDS, rows, strict=True) if column == "CIFAR-10"]
+        notes += [f"{kind}: {row}" for kind, row in zip(KINDS, rows, strict=True) if column != "MNIST"]
     for column, matrix in others.items():
         entries |= {(kind, column): Measure((matrix.clean(kind),), Accuracy()) for kind in KINDS}
     published = {(kind, "CIFAR-10"): printed.rate(kind, "CIFAR-10") for kind in KINDS}
-    columns = tuple(dict.fromkeys(column for _, column in entries))
+    columns = tuple(dict.fromkeys(column for _, column in (*entries, *published)))
+    absent = {place: "small and full only" for place in published if place not in entries}
     caption = f"Table I: accuracy without an attack. {'; '.join(notes)}"
-    return Table("sharmin2019-I", caption, KINDS, columns, entries, published)
+    return Table("sharmin2019-I", caption, KINDS, columns, entries, published, absent=absent)
 
 
 def _quoted(matrix: Matrix, where: str) -> Table:
@@ -143,7 +154,10 @@ def _white(matrix: Matrix) -> Table:
     printed, column = table("sharmin2019", "losses"), "FGSM 8/255"
     entries = {(kind, column): matrix.loss(kind, OWN, "FGSM", BARS[0]) for kind in KINDS}
     published = {(kind, column): printed.rate(f"{kind}, {OWN}", column) for kind in KINDS}
-    told = f"100 CIFAR-10 images; VGG9 of an eighth of the width, SNN-I for {SHORT} steps"
+    taken, model = matrix.images, matrix.own["SNN-I"]
+    assert isinstance(model, Timed)
+    title = "digits" if taken.data.name == "digits" else "CIFAR-10 images"
+    told = f"{taken.stop} {title}; VGG9 of an eighth of the width, SNN-I for {model.steps} steps"
     return Table("sharmin2019-2-cifar10", f"White box: accuracy lost, {told}", KINDS, (column,), entries, published)
 
 
@@ -183,6 +197,18 @@ def _figure4(matrix: Matrix, where: str) -> list[Curves]:
         dashed = tuple(name for name in series if name.endswith("another SNN-II"))
         found.append(Curves(f"sharmin2019-4{letter}", caption, "eps", "accuracy lost", RADII, series, dashed))
     return found
+
+
+def _audit(matrix: Matrix, full: bool) -> Audit:
+    """The audit of SNN-II, on a hundred images at most; its claim is the paper's own attack, which no word names."""
+    model, eps = matrix.own["SNN-II"], BARS[0] if full else BARS[-1]
+    means = attacks_of("SNN-II")[f"{UNTARGETED} {PUBLISHED_STEPS}"].at(eps)
+    known = Known(stochastic=full, quiets=full, spiking=True, ruled=True)  # Poisson spikes at "full" only
+    on = replace(matrix.images, stop=min(100, matrix.images.stop))
+    found = describe_audit(model, on, means.threat, name="sharmin2019-audit", known=known)
+    claimed = judged(model, means.on((model,), on), repeats=100)
+    claim = f"{UNTARGETED} of {PUBLISHED_STEPS} steps along the twin of ReLU"
+    return replace(found, title="SNN-II", claimed=claimed, claim=claim)
 
 
 # -------------------------------------------------------------------------------------------------------------- claims

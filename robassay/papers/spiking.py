@@ -68,13 +68,41 @@ def spiking_families(data: Source, scale: str) -> tuple[Family, Family]:
     """VGG9 with spike-based back-propagation and VGG5 with hybrid training, on MNIST or CIFAR-10.
 
     At scale "small": an eighth of the widths, 10,000 images, 3 × 3 kernels, at most 25 steps in training, converted
-    networks judged on 500 images.
+    networks judged on 500 images. "smoke" is the same, so small that it learns little and takes seconds.
 
     Raises:
         UsageError: unknown scale.
     """
+    if scale == "smoke":
+        return _tiny(_vgg9(data, False)), _tiny(_vgg5(data, False))
     full = is_full(scale)
     return _vgg9(data, full), _vgg5(data, full)
+
+
+def _tiny(family: Family) -> Family:
+    """Digits are small images: an eighth of the widths, a thousand images, a few steps."""
+    relu, converted, trained = (subject.model for subject in family.subjects.values())
+    assert isinstance(relu, Train) and isinstance(converted, Convert) and isinstance(trained, Train)
+    limit = 1000
+    relu = replace(relu, limit=limit, recipe=replace(relu.recipe, epochs=4, batch=32, lr=4e-3))
+    converted = replace(converted, of=relu, spikes=replace(converted.spikes, steps=30), steps=20, images=16)
+    spikes = replace(trained.net.spikes, steps=10)  # type: ignore[attr-defined]
+    begin, net = trained.begin, replace(trained.net, spikes=spikes)  # type: ignore[type-var]
+    if isinstance(begin, Convert):
+        begin = replace(begin, of=relu, spikes=spikes, steps=20, images=16)
+        net = begin.net
+    recipe = replace(trained.recipe, epochs=1)
+    if begin is not None:
+        recipe = replace(recipe, batch=32, lr=4e-3, temperature=1 / spikes.steps)
+    trained = replace(trained, net=net, begin=begin, limit=limit, recipe=recipe)
+    told, (name, _) = "an eighth of the width, 1,000 images", family.spiking
+    return Family(
+        family.name,
+        Subject(relu, family.relu.published, note=told),
+        Subject(converted, family.converted.published, note="T = 30"),
+        (name, Subject(trained, family.spiking[1].published, note=told)),
+        (40, 40, 40),
+    )
 
 
 def spiking_subjects(data: Source, scale: str) -> dict[str, Subject]:
@@ -158,6 +186,11 @@ def networks_s(scale: str, data_dir: Path | None) -> Study:
 def networks_s_cifar10(scale: str, data_dir: Path | None) -> Study:
     """On CIFAR-10."""
     return _study("networks-s-cifar10", "cifar10", "CIFAR-10", scale, data_dir)
+
+
+def networks_s_digits(scale: str, data_dir: Path | None) -> Study:
+    """On digits, at scale "smoke": what Table I of a smoke run takes its figures from."""
+    return _study("networks-s-digits", "digits", "digits", scale, data_dir)
 
 
 def _study(name: str, dataset: str, title: str, scale: str, data_dir: Path | None) -> Study:

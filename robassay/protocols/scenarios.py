@@ -124,10 +124,12 @@ def less(one: Form, other: Form, times: float = 1.0) -> Form:
     return {g: w for g in (*one, *other) if (w := one.get(g, 0.0) - times * other.get(g, 0.0))}
 
 
-def all_of(forms: Iterable[Form], told: Literal["lowest", "farthest"] = "lowest") -> Measure:
+def all_of(
+    forms: Iterable[Form], told: Literal["lowest", "farthest"] = "lowest", allowed: Iterable[float] = ()
+) -> Measure:
     """What several contrasts say together, see :class:`Contrasts`."""
     forms = list(forms)
     groups = tuple(dict.fromkeys(group for form in forms for group in form))
     weights = tuple(form.get(group, 0.0) for form in forms for group in groups)
-    fold = Contrasts(tuple(len(group) for group in groups), weights, told)
+    fold = Contrasts(tuple(len(group) for group in groups), weights, told, tuple(allowed))
     return Measure(tuple(evaluation for group in groups for evaluation in group), fold)
