@@ -50,6 +50,10 @@ PAPERS = {
         "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
         "Ge et al. 2020",
     ),
+    "eustratiadis2020": (
+        "A2SNN, its ablation and competitors on MNIST: every table beside the paper, its bound, 21 claims judged",
+        "Eustratiadis et al. 2020",
+    ),
     "protocols": ("all of the following protocols, whose cells share the workers", "Tan, Ge and Sharmin et al."),
     "protocols-transfer": (
         "who fools whom among five kinds of network on MNIST; who hurts converted and spiking ones",

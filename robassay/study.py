@@ -16,6 +16,7 @@ from robassay.models import Learn, Train
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked
 from robassay.threat import Threat
+from robassay.told import Tell
 from robassay.version import __version__
 
 Evaluation = tuple[Score, ...]
@@ -40,9 +41,10 @@ class Item(abc.ABC):
 
 @dataclass(frozen=True)
 class Measure:
-    """A fold over one or several evaluations of the same images, or over what the oracle of a substitute was asked."""
+    """A fold over one or several evaluations of the same images, or over what another cell tells of each of them, such
+    as what the oracle of a substitute was asked."""
 
-    evaluations: tuple[Evaluation | tuple[Asked, ...], ...]
+    evaluations: tuple[Evaluation | tuple[Asked, ...] | tuple[Tell, ...], ...]
     fold: Fold
 
     def needs(self) -> list[Cell]:
@@ -335,7 +337,7 @@ class Study:
         return list(sets.values())
 
 
-def keys_of(evaluation: Evaluation | tuple[Asked, ...]) -> list[str]:
+def keys_of(evaluation: Evaluation | tuple[Asked, ...] | tuple[Tell, ...]) -> list[str]:
     """Keys of the slices, in order."""
     return [score.key for score in evaluation]
 

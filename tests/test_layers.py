@@ -24,12 +24,14 @@ LAYERS = (
     ("parts", "defences recipe training imitation learning adapters testing"),
     (
         "work",
-        "cell models converted portions cells finalists offline substitute defended adopt plan store run given signals",
+        "cell models converted portions cells finalists offline substitute defended adopt plan store run given "
+        "signals told",
     ),
-    ("evidence", "landscape"),
+    ("evidence", "landscape features pace"),
     (
         "meaning",
-        "intervals folds gates leads seeds contrasts thawed knowledge verdict pairs study comparison drawn protocols",
+        "intervals folds gates leads seeds contrasts averages thawed knowledge verdict pairs study comparison drawn "
+        "protocols",
     ),
     ("documents", "checklist exhibits document"),
     (
