@@ -48,9 +48,7 @@ class Pace(Tell):
     def __post_init__(self) -> None:
         counts = len(self.nets), len(self.recipes), len(set(self.names))
         if set(counts) != {len(self.names)} or not self.names:
-            raise UsageError(
-                f"{counts[0]} nets and {counts[1]} recipes have {counts[2]} names. Give each all three."
-            )
+            raise UsageError(f"{counts[0]} nets and {counts[1]} recipes have {counts[2]} names. Give each all three.")
         if self.rounds < 2 or self.idle < 0:
             raise UsageError(f"rounds={self.rounds}, idle={self.idle}: an interval needs two rounds at least.")
 

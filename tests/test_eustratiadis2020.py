@@ -356,7 +356,7 @@ def test_every_published_figure_has_its_place_and_every_empty_cell_says_why(
             assert place in ours.absent
         assert len(ours.published) == count
         empty = {(r, c) for r in ours.rows for c in ours.cols} - set(ours.entries) - set(ours.absent)
-        mine = ("short", "(ours)", "(footnote)")
+        mine = ("short", "(ours)", WIDE)
         assert not [place for place in empty if "CIFAR-10" not in place[1] or not any(w in place[0] for w in mine)]
     assert found["4"].absent[next(r for r in found["4"].rows if r.startswith("TRADES")), "CIFAR-10, PGD"] == (
         "quoted, not built"
@@ -438,6 +438,8 @@ def test_the_claims_compare_what_their_sentences_say(where: Ground) -> None:
     assert radii == [[RADII[i], RADII[i + 1]] for i in range(7)]
     draws = {group[0][0].on.access.estimator.draws for form in told["e14"].parts.values() for group in form}
     assert draws == {35, 40, 50}
+    wide = signs("e20", f"A2SNN − {WIDE}, clean")
+    assert wide == {(ours, CLEAN, None): 1, (r.nets[WIDE][0], CLEAN, None): -1} and told["e20"].side == "below"
 
 
 def test_a_union_has_the_papers_attack_all_losses_and_the_closed_form(where: Ground) -> None:
@@ -462,9 +464,11 @@ def test_controls_differ_from_m5_in_what_they_are_named_for(where: Ground) -> No
     made = {name: nets[0] for name, nets in controls(m5, 0.1, SMALL).items()}
     assert made[AT].recipe.adversary.clean == 0 and made[MIXED].recipe.adversary.clean == 0.5
     assert made[LONGER].recipe.adversary is None and made[AT].begin == made[LONGER].begin == m5
-    assert made[AFTER].net.independent == SMALL.independent and made[WIDE].net.dim == 512
-    assert all(made[name].recipe == m5.recipe for name in (AFTER, WIDE))
-    warm = {name: nets[0].recipe.adversary for name, nets in competitors(DIGITS, TABLE7["cifar10"]).items()}
+    assert made[AFTER].net.independent == SMALL.independent and made[AFTER].recipe == m5.recipe
+    published = competitors(DIGITS, TABLE7["cifar10"])
+    (narrow,), (wide,) = published["A2SNN"], published[WIDE]
+    assert wide.net == replace(narrow.net, dim=512) and wide.recipe == narrow.recipe
+    warm = {name: nets[0].recipe.adversary for name, nets in published.items()}
     assert warm["PNI"].warmup == 5 and warm["L2P"].warmup == 20 and warm["A2SNN"] is None and warm["RSE"] is None
 
 
@@ -489,7 +493,7 @@ def test_the_whole_study_runs_on_digits(smoke: Study, tmp_path: Any) -> None:
     theorem = next(one for one in document["tables"] if one["id"].endswith("-theorem"))
     beyond = theorem["cols"].index("pair beyond the bound")
     assert all(line[beyond]["value"] == 0 for line in theorem["cells"])
-    assert len(document["clouds"]) == 3 and len(document["audits"]) == 1
+    assert len(document["drawings"]) == 3 and len(document["audits"]) == 1
     assert all(check["sentence"] != "not computed" for check in document["checks"])
 
 

@@ -50,14 +50,13 @@ class Ground:
         label: the data set in the headings.
         told: what is short, for captions.
         ablation: no defence and m1 to m5.
-        controls: m5 and the networks of Table 6 and the footnote, with one seed.
+        controls: m5 and the networks of Table 6, with one seed.
         rivals: competitors and A2SNN on one backbone.
         drawn: the first so many images of the ablation are in Figure 1.
         searched: the first so many images are under C&W and the pixel attack.
         bounded: an ablation whose layers have interval bounds, for Theorem 1.
         planes: m2, m3 and m5 with two features, and the images to show.
         pace: what steps of the rivals' trainings cost.
-        wide: features of the control that has many.
     """
 
     label: str
@@ -71,7 +70,6 @@ class Ground:
     planes: dict[str, Train]
     plane: Examples
     pace: Pace
-    wide: int
 
     def one_seed(self) -> Assailed:
         """The ablation of Figure 1 and of criteria 3 and 5."""
@@ -103,7 +101,7 @@ def _smoke() -> Ground:
     data, eps = find("digits"), 0.1
     recipe = Recipe(epochs=2, batch=64, lr=5e-3, keep="last")
     nets = ablation(data, Setting(0.1, 0.5, eps, SmallCNN(), recipe), seeds=1)
-    short = Short(Recipe(epochs=1, batch=64, lr=1e-3, keep="last"), 2, None, begin=True, independent=1, wide=64)
+    short = Short(Recipe(epochs=1, batch=64, lr=1e-3, keep="last"), 2, None, begin=True, independent=1)
     adversary = AdversarialTraining(PGD(steps=2, step=eps / 2, keep="last"), Threat("linf", eps))
     rivals = competitors_of(data, Recipe(epochs=1, batch=64, lr=5e-3, keep="last"), adversary)
     spent = Spent(2, 4, 2, 2, CW(search=1, steps=2, c0=1.0), 2, population=6, short=1, long=2, samples=10)
@@ -122,7 +120,6 @@ def _smoke() -> Ground:
         planes,
         Examples(data, "test", 0, 100),
         _pace(rivals, 3),
-        short.wide,
     )
 
 
@@ -146,7 +143,6 @@ def _small(data_dir: Path | None) -> Ground:
         bottlenecks(data, *SMALL_BOTTLENECK),
         Examples(data, "test", 0, 500),
         _pace(rivals, 30),
-        SMALL.wide,
     )
 
 
@@ -178,5 +174,4 @@ def _full(data: Source, data_dir: Path | None) -> Ground:
         planes,
         Examples(few, "test", 0, 500),
         _pace(rivals, 30, epoch=20),
-        short.wide,
     )
