@@ -14,6 +14,7 @@ from robassay.data import pixels
 from robassay.errors import UsageError
 from robassay.estimators import drawn
 from robassay.rng import Stream
+from robassay.told import Tell
 
 AT_ONCE = 250
 """Images whose logits are drawn together; a constant, because it decides which bits a draw gets."""
@@ -22,7 +23,7 @@ BEYOND = 1.5
 
 
 @cell
-class Cloud(Cell):
+class Cloud(Tell):
     """Logits of images: where t-SNE puts them, and which class their nearest neighbours among them have.
 
     Result arrays: "xy" float32 (N, 2), t-SNE of the first draw's logits; "decisions" int16 (draws, N), the class that

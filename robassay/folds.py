@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from robassay.errors import UsageError
 from robassay.intervals import Estimate, Matrix, difference, mean, rate
 
 REJECT = -1
+TOLD = "told/"
 
 
 class Rows(NamedTuple):
@@ -33,6 +35,8 @@ class Rows(NamedTuple):
     gradients: Matrix
     targets: NDArray[np.int64] | None = None
     """(N,): the wanted class of a targeted attack, −1 where any wrong label would do; None for no attack."""
+    told: Mapping[str, Matrix] = MappingProxyType({})
+    """Further numbers (N,) by name, see :mod:`robassay.told`."""
 
     def fooled(self) -> Matrix:
         """(R, N), 1 where the attack has what it wanted: the wanted class, or any label but the true one.
@@ -70,6 +74,7 @@ def rows(slices: Sequence[dict[str, np.ndarray]]) -> Rows:
         joined("queries"),
         joined("gradients"),
         _targets(slices),
+        {name.removeprefix(TOLD): joined(name) for name in slices[0] if name.startswith(TOLD)},
     )
 
 

@@ -13,6 +13,7 @@ from robassay.errors import UsageError
 from robassay.nets.normalise import Normalise
 from robassay.nets.spikes import Neurons
 from robassay.rng import Stream
+from robassay.told import Tell
 
 
 @cell
@@ -123,7 +124,7 @@ def activity(model: Classifier, x: Tensor) -> list[Tensor]:
 
 
 @cell
-class Layer(Cell):
+class Layer(Tell):
     """One layer of a :class:`Propagation` as an evaluation: the size of an image's change is its relative L2 size.
 
     Nothing is decided; every decision is the label.

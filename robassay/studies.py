@@ -60,6 +60,10 @@ PAPERS = {
         "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
         "Ge et al. 2020",
     ),
+    "eustratiadis2020": (
+        "A2SNN, its ablation and competitors on MNIST: every table beside the paper, its bound, 21 claims judged",
+        "Eustratiadis et al. 2020",
+    ),
     "protocols": (
         "the following protocols at once, whose cells share the workers, and a report of each",
         "Tan, Ge and Sharmin et al.",

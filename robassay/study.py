@@ -10,21 +10,19 @@ from typing import Any, Literal
 
 from robassay.cell import Cell
 from robassay.cells import Craft, Examples, Score
-from robassay.clouds import Cloud
 from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
-from robassay.propagation import Layer
 from robassay.safe import checked_name
 from robassay.signals import Facts, Signals
-from robassay.substitute import Asked
 from robassay.threat import Threat
+from robassay.told import Tell
 from robassay.version import __version__
 
 Evaluation = tuple[Score, ...]
 """Score cells over consecutive slices of the same images."""
-Told = Evaluation | tuple[Asked, ...] | tuple[Cloud, ...] | tuple[Layer, ...]
+Told = Evaluation | tuple[Tell, ...]
 """What a fold is given: cells over consecutive slices, of one kind."""
 
 FORMAT = 1
@@ -46,8 +44,8 @@ class Item(abc.ABC):
 
 @dataclass(frozen=True)
 class Measure:
-    """A fold over one or several evaluations of the same images, over what the oracle of a substitute was asked, or
-    over what the neighbours of logits or the layers of a network say."""
+    """A fold over one or several evaluations of the same images, or over what another cell tells of each of them, such
+    as what the oracle of a substitute was asked."""
 
     evaluations: tuple[Told, ...]
     fold: Fold

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robassay import checkpoint
 from robassay.access import DecisionAccess, Decisions
-from robassay.cell import Arrays, Cell, Context, Model, Source, cell
+from robassay.cell import Arrays, Context, Model, Source, cell
 from robassay.cells import Examples
 from robassay.classifier import Classifier, Net
 from robassay.data import Images, pixels
@@ -21,6 +21,7 @@ from robassay.policy import Once, Policy
 from robassay.recipe import Recipe
 from robassay.rng import Stream
 from robassay.threat import REJECT
+from robassay.told import Tell
 from robassay.training import WEIGHT, restore
 
 AT_ONCE = 500
@@ -204,7 +205,7 @@ class Substitute(Model):
 
 
 @cell
-class Asked(Cell):
+class Asked(Tell):
     """What a substitute's oracle was asked, as an evaluation of the attacker's own images.
 
     The decisions are the oracle's first ones; the questions are those about an image and all that grew from it.

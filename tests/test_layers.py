@@ -25,13 +25,13 @@ LAYERS = (
     (
         "work",
         "marks cell models converted quantised portions cells finalists offline substitute defended adopt plan store "
-        "run given signals propagation standing tidy recheck",
+        "run given signals propagation standing tidy recheck told",
     ),
-    ("evidence", "landscape clouds"),
+    ("evidence", "landscape clouds features pace"),
     (
         "meaning",
-        "intervals folds gates leads seeds contrasts orderings thawed knowledge verdict pairs study comparison drawn "
-        "protocols",
+        "averages intervals folds gates leads seeds contrasts orderings thawed knowledge verdict pairs study "
+        "comparison drawn protocols",
     ),
     ("documents", "checklist exhibits document"),
     (

@@ -11,6 +11,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study called ``name`` at a scale: "small" or "full", and "smoke" where the study has it."""
     from robassay.papers.anisotropic import anisotropic
     from robassay.papers.cifar import networks_tan_cifar
+    from robassay.papers.eustratiadis2020 import eustratiadis2020
     from robassay.papers.ge2020 import ge2020
     from robassay.papers.networks import deciders, networks_e, networks_ge, networks_tan, positions
     from robassay.papers.plastic import networks_plastic
@@ -45,6 +46,7 @@ def study_of(name: str, scale: str, data_dir: Path | None) -> Study:
         "sharmin2019": sharmin2019,
         "sharmin2020": sharmin2020,
         "ge2020": ge2020,
+        "eustratiadis2020": eustratiadis2020,
         "protocols-transfer": protocols_transfer,
         "protocols-white": protocols_white,
         "protocols-mixtures": protocols_mixtures,
