@@ -71,6 +71,14 @@ def test_a_failing_command_fails_and_an_unknown_one_too(tmp_path: Path) -> None:
     b.run_page("```console\n$ robassay list attaks; echo $?\n…\n2\n```\n", "page.md", tmp_path)
 
 
+def test_a_block_is_left_out_only_with_a_reason(tmp_path: Path) -> None:
+    page = "% not run: no network\n```bash\npip install x\n```\n\n```python\nprint(3)\n```\n\n```text\n3\n```\n"
+    ran = b.run_page(page, "page.md", tmp_path)
+    assert ran[:2] == (1, 1) and [block.why for block in ran.left_out] == ["no network"]
+    with pytest.raises(AssertionError, match="bash"):
+        b.run_page(page.partition("\n")[2], "page.md", tmp_path)
+
+
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 
