@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -18,9 +19,10 @@ author = "The robassay authors"
 copyright = "The robassay authors, Apache-2.0"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "README.md"]
+suppress_warnings = ["toc.empty_glob"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
@@ -48,7 +50,15 @@ def _escape(app: object, what: str, name: str, obj: object, options: object, lin
         lines[i] = "".join(pieces)
 
 
+def _errors(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """What a part refuses when it is made stands in its code; the page says so where the docstring does not."""
+    made = vars(obj).get("__post_init__") if what == "class" and isinstance(obj, type) else None
+    if made is not None and "UsageError(" in inspect.getsource(made) and not any("UsageError" in s for s in lines):
+        lines += ["", "Raises:", "    UsageError: a value that it cannot take; the message says what to write instead."]
+
+
 def setup(app: object) -> None:
     """Write the pages of the parts before they are read."""
     app.connect("autodoc-process-docstring", _escape, priority=100)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", _errors, priority=50)  # type: ignore[attr-defined]
     write_parts(HERE / "reference" / "parts")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import blocks as b
+import documented as d
 import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 GENERATED = ("papers", "reference", "_build")
 PAGES = sorted(p for p in DOCS.rglob("*.md") if p.relative_to(DOCS).parts[0] not in GENERATED)
-LONG = {"tutorial.md", "how-to/spiking-frameworks.md"}
+LONG = {"tutorial.md", "how-to/spiking-frameworks.md", "how-to/own-defence.md", "how-to/ci-gate.md"}
+EXAMPLES = ("audit_a_module.py", "own_attack.py", "draws_of_the_attacker.py", "spiking_surrogates.py")
 NOT_RUN = 8
 """Blocks that need a network, a GPU or an installation; each says so. This number may only fall."""
 
@@ -117,9 +123,53 @@ def test_every_page_is_in_a_table_of_contents() -> None:
         assert page.name == "index.md" or page.with_suffix("").resolve() in named, f"{page} is in no table of contents"
 
 
-def test_every_public_name_is_in_the_reference() -> None:
-    import sys
+@pytest.mark.parametrize("check", [d.docstrings, d.args, d.errors, d.sources], ids=lambda c: c.__name__)
+def test_the_public_interface_is_documented(check: Callable[[], d.Counted]) -> None:
+    found = check()
+    assert found.asked > 20
+    assert not found.missing, f"{check.__name__}: {found}"
 
+
+def test_what_is_not_documented_is_noticed() -> None:
+    def takes(first: int, second: int) -> None:
+        """Only the first."""
+        if second:
+            raise ValueError("no")
+
+    assert d.arguments(takes) == ["first", "second"] and d.raised(takes) == {"ValueError"}
+    assert d.named("first", takes.__doc__ or "") and not d.named("second", takes.__doc__ or "")
+    assert not d.named("eps", "the steps") and d.named("eps", "a ball of ``eps``")
+
+
+def test_the_reference_says_what_the_common_names_mean() -> None:
+    text = (DOCS / "reference" / "index.md").read_text(encoding="utf-8")
+    for name in (d.HANDED | d.SHOWN) - {"self", "cls", "ctx"}:
+        assert f"`{name}`" in text, name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    """They are to run in under a minute each; most of it is importing torch."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / name],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    stated = re.search(
+        r"^Prints:\n(.*?)(?:^\S|\"\"\")", (ROOT / "examples" / name).read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert stated, f"{name} does not say what it prints"
+    b.same(stated[1], done.stdout, name)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
     import robassay
 
     sys.path.insert(0, str(DOCS))
