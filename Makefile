@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 XDIST  := -n 2 --dist loadgroup
 SCALE  ?= small
 
-.PHONY: env demo test test-data test-long check mutants bench papers protocols pages zoo controls clean
+.PHONY: env demo test test-data test-long check mutants bench papers protocols pages zoo controls docs docs-links clean
 
 env: $(STAMP)
 
@@ -66,5 +66,16 @@ zoo: env
 controls: env
 	OMP_NUM_THREADS=1 $(BIN)/python bench/controls.py
 
+# A site that asks nothing of the network: open docs/_build/index.html.
+docs: env
+	@$(PIP) -e '.[test,docs]'
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build
+	$(BIN)/python docs/check.py docs/_build
+
+# Asks every address that the documentation names; needs a network, and no test does it.
+docs-links: env
+	@$(PIP) -e '.[test,docs]'
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links
+
 clean:
-	rm -rf $(VENV) build *.egg-info robassay-store .mypy_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build docs/reference/parts *.egg-info robassay-store .mypy_cache .ruff_cache

@@ -74,7 +74,11 @@ class Opened:
 
 @final
 class GradientAccess(Opened):
-    """White box: value and gradient of any loss, and logits. Losses of several models are summed."""
+    """White box: value and gradient of any loss, and logits. Losses of several models are summed.
+
+    Args:
+        estimator: how the attacker differentiates.
+    """
 
     def __init__(self, models: Sequence[Classifier], examples: int, estimator: Estimator) -> None:
         super().__init__(models, examples)
@@ -136,7 +140,11 @@ class GradientAccess(Opened):
 
 @final
 class ScoreAccess(Opened):
-    """The logits of a defender's passes, no gradient; what its detectors, if it has any, say of them stays unknown."""
+    """The logits of a defender's passes, no gradient; what its detectors, if it has any, say of them stays unknown.
+
+    Args:
+        policy: whose number of draws is one question.
+    """
 
     def __init__(self, models: Sequence[Classifier], examples: int, policy: Policy) -> None:
         super().__init__(models, examples)
@@ -156,7 +164,11 @@ class ScoreAccess(Opened):
 
 @final
 class DecisionAccess(Opened):
-    """The defender's decisions, nothing else."""
+    """The defender's decisions, nothing else.
+
+    Args:
+        policy: how the defender decides.
+    """
 
     def __init__(self, models: Sequence[Classifier], examples: int, policy: Policy) -> None:
         super().__init__(models, examples)
@@ -187,7 +199,7 @@ class Access(abc.ABC):
 
 @part
 class White(Access):
-    """Weights and architecture are known; the attacker chooses how to differentiate."""
+    """Weights and architecture are known; the attacker chooses how to differentiate: by ``estimator``."""
 
     opens = GradientAccess
     label = "white"
@@ -199,7 +211,7 @@ class White(Access):
 
 @part
 class Scores(Access):
-    """Logits of single passes can be asked for."""
+    """Logits of single passes can be asked for, as many at once as ``policy`` takes draws."""
 
     opens = ScoreAccess
     label = "scores"
@@ -211,7 +223,7 @@ class Scores(Access):
 
 @part
 class Decisions(Access):
-    """Only the final label can be asked for."""
+    """Only the final label can be asked for, which ``policy`` decides."""
 
     opens = DecisionAccess
     label = "decisions"

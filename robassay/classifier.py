@@ -133,7 +133,11 @@ class Classifier(nn.Module, abc.ABC):
 
     @final
     def fold(self, h: Tensor, k: int) -> Tensor:
-        """``k`` draws in one pass under the generator in force: (B, …) → (k, B, classes)."""
+        """``k`` draws in one pass under the generator in force: (B, …) → (k, B, classes).
+
+        Raises:
+            RobassayError: logits of another shape.
+        """
         folded = h if k == 1 else h.repeat(k, *([1] * (h.dim() - 1)))
         logits = self.draw(folded)
         expected = (folded.shape[0], self.classes)
@@ -239,6 +243,9 @@ class Mixture(Classifier):
     """Each inference of each image draws one of the members uniformly. Source: Tan et al. 2020, §V.
 
     Members with detectors are refused when images are judged: an image would be rejected in some draws only.
+
+    Raises:
+        UsageError: no members, of different classes, or (when images are judged) with detectors.
     """
 
     stochastic = True

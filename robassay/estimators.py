@@ -255,7 +255,7 @@ class InputNoise(Transform):
 
 @part(source="Athalye et al. 2018 (expectation over transformation of the input)")
 class Augmented(Around):
-    """Mean direction of ``inner`` over ``copies`` randomly transformed inputs."""
+    """Mean direction of ``inner`` over ``copies`` inputs, each changed at random by ``transform``."""
 
     transform: Transform = InputNoise()
     copies: int = 5

@@ -58,6 +58,10 @@ class GivenTarget(Aim):
     Args:
         target: the wanted class.
         instead: the wanted class of images that are of class ``target``; None refuses such images.
+        kappa: as in :class:`RandomTarget`.
+
+    Raises (when used):
+        UsageError: a class that the model has not, or with instead=None an image of class ``target``.
     """
 
     target: int
@@ -84,7 +88,14 @@ class GivenTarget(Aim):
 
 @part(source="Kurakin et al. 2017")
 class LeastLikely(Aim):
-    """The class with the smallest mean logit on the clean image; the true class is never taken."""
+    """The class with the smallest mean logit over ``draws`` on the clean image; the true class is never taken.
+
+    Args:
+        kappa: as in :class:`RandomTarget`.
+
+    Raises (when used):
+        UsageError: the access has no logits.
+    """
 
     draws: int = 10
     kappa: float = 0.0
@@ -103,6 +114,12 @@ class UnlikePredictions(Aim):
 
     Where every other class is predicted by some model, from all but the true one. The number that chooses depends on
     the image alone; the predictions of a random model are one draw for the batch.
+
+    Args:
+        kappa: as in :class:`RandomTarget`.
+
+    Raises (when used):
+        UsageError: the access has no logits.
     """
 
     kappa: float = 0.0

@@ -203,7 +203,7 @@ class Signed(Model):
 
 @cell
 class Quieted(Model):
-    """A model with its noise off; see :class:`~robassay.classifier.Quiet`."""
+    """The model ``of`` with its noise off; see :class:`~robassay.classifier.Quiet`."""
 
     of: Model
 

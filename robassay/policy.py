@@ -26,7 +26,7 @@ class Policy(abc.ABC):
 
 @part(source="Tan et al. 2020, 'single'")
 class Once(Policy):
-    """One stochastic pass, arg-max; ties to the smaller label."""
+    """One stochastic pass (``draws`` is 1), arg-max; ties to the smaller label."""
 
     draws: int = 1
 
@@ -91,7 +91,7 @@ class Rejecting(Policy):
 
 @part(name="untied", source="ours: what a spiking network without an output spike has not decided")
 class Untied(Policy):
-    """One stochastic pass, arg-max; refuses an image whose largest logit belongs to two classes or more.
+    """One pass (``draws`` is 1), arg-max; refuses an image whose largest logit belongs to two classes or more.
 
     A spiking network that stays silent gives all classes the same logit, and argmax would call that class 0.
     """

@@ -20,6 +20,9 @@ class Stream:
     A stream holds no state. Results therefore depend neither on the worker, nor on the order of work, nor on
     whether a run was interrupted, and judging never reuses the draws of an attacker.
 
+    Args:
+        key: the name, in parts.
+
     Example:
         >>> Stream(("score",)).child(0).seed() == Stream(("score", 0)).seed()
         True

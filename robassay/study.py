@@ -68,6 +68,7 @@ class Table(Item):
     """A table of measures, with the published figure beside ours where there is one.
 
     Args:
+        rows, cols: names.
         entries: measure of (row, column); a pair that is missing is shown as not asked for.
         published: published value of (row, column), as a fraction for rates.
         unit: "rate" (shown in per cent), or the unit in words.
@@ -123,8 +124,15 @@ class Table(Item):
 
 @dataclass(frozen=True)
 class Curves(Item):
-    """Measures over a common axis, such as robust accuracy over eps. A name in ``dashed`` is drawn dashed; ``unit`` is
-    "rate" or the unit in words."""
+    """Measures over a common axis, such as robust accuracy over eps.
+
+    Args:
+        xlabel, ylabel: of the axes.
+        x: positions on the common axis.
+        series: one measure per position, by the name of its line.
+        dashed: names of lines that are drawn dashed.
+        unit: "rate" or the unit in words.
+    """
 
     id: str
     caption: str
@@ -151,7 +159,7 @@ class Curves(Item):
 
 @dataclass(frozen=True)
 class Trainings(Item):
-    """How trainings went: validation accuracy over the epochs, one curve per network."""
+    """How trainings went: validation accuracy over the epochs, one curve for each of the ``models`` by name."""
 
     id: str
     caption: str
@@ -167,7 +175,7 @@ class Trainings(Item):
 
 @dataclass(frozen=True)
 class Gallery(Item):
-    """Adversarial images of one attack with what fresh draws say about them."""
+    """Adversarial images of one attack, ``count`` of them, with what the fresh draws of ``score`` say about them."""
 
     id: str
     caption: str
@@ -195,7 +203,7 @@ class Gallery(Item):
 
 @dataclass(frozen=True)
 class Check(Item):
-    """A claim, judged by the interval of one measure against a limit.
+    """A claim (``question``), judged by the interval of one measure (``evidence``) against a limit.
 
     It holds when the whole interval lies on the claimed side, fails when the whole interval lies on the other, and
     is undecided otherwise.
@@ -224,6 +232,7 @@ class Audit(Item):
 
     Args:
         network: what the model is, in words.
+        threat: within which it is attacked.
         clean, claimed, adequate: evaluations of the same images; see :mod:`robassay.verdict`.
         battery: further attacks by name.
         finalists: of a random model, each image's strongest attacks of the battery, judged by more draws.

@@ -104,7 +104,7 @@ class Threat:
         return (x - self.eps).clamp_min_(self.box[0]), (x + self.eps).clamp_max_(self.box[1])
 
     def holds(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Whether each image keeps the threat: bool (B,). NaN never does."""
+        """Whether each image ``x_adv`` keeps the threat around ``x``: bool (B,). NaN never does."""
         low, high = self.box
         inside = ((x_adv >= low - TOLERANCE) & (x_adv <= high + TOLERANCE)).flatten(1).all(1)
         if self.eps is None:
@@ -190,8 +190,11 @@ class Goal:
         """Difference-of-logits ratio: the margin divided by the gap between the 1st and 3rd largest logit.
 
         Source: Croce and Hein 2020, eq. 6 (untargeted) and eq. 7 (targeted: the gap between the largest and the
-        mean of 3rd and 4th; the margin stands for their true class's logit, which a goal does not know). Needs 3
-        classes (targeted: 4). Equal logits are as in :meth:`scaled_cross_entropy`.
+        mean of 3rd and 4th; the margin stands for their true class's logit, which a goal does not know). Equal logits are
+        as in :meth:`scaled_cross_entropy`.
+
+        Raises:
+            UsageError: fewer than 3 classes (targeted: 4).
         """
         needed = 4 if self.targeted else 3
         if logits.shape[-1] < needed:

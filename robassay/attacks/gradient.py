@@ -20,7 +20,7 @@ COMPACT_EVERY = 5
 
 @part(source="Goodfellow et al. 2015")
 class FGSM(Attack):
-    """One step of size eps along the sign of the gradient (L∞) or the normalised gradient (L2)."""
+    """One step of size eps along the sign of the gradient (L∞) or the normalised gradient (L2) of ``loss``."""
 
     access = GradientAccess
     loss: LossName = "ce"
@@ -34,7 +34,7 @@ class FGSM(Attack):
 
 @part(name="r-fgsm", source="Tramèr et al. 2018; Sharmin et al. 2019 with alpha = eps/2")
 class RFGSM(Attack):
-    """A random sign step of ``share`` · eps, then a gradient-sign step with what is left of eps. L∞ only."""
+    """A random sign step of ``share`` · eps, then a sign step of ``loss`` with what is left of eps. L∞ only."""
 
     access = GradientAccess
     share: float = 0.5

@@ -102,7 +102,7 @@ class SNNM(Learner):
         return STDPNetwork(self.maps, classes, self.gate)
 
     def layer(self, number: int) -> int:
-        """Which layer, from 0, learns in a pass."""
+        """Which layer, from 0, learns in the pass ``number``."""
         first, second, _ = self.epochs
         return 0 if number < first else 1 if number < first + second else 2
 

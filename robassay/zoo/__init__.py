@@ -5,6 +5,6 @@ It is for evaluators, not for models: whoever says how robust a network is can b
 
 from robassay.zoo.entries import ENTRIES, SEEDS, Entry
 from robassay.zoo.nets import EPS
-from robassay.zoo.registry import PREFIX, Kept, asked, index, known, model
+from robassay.zoo.registry import PREFIX, Kept, asked, index, known, model, network
 
-__all__ = ["ENTRIES", "EPS", "PREFIX", "SEEDS", "Entry", "Kept", "asked", "index", "known", "model"]
+__all__ = ["ENTRIES", "EPS", "PREFIX", "SEEDS", "Entry", "Kept", "asked", "index", "known", "model", "network"]

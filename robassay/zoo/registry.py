@@ -55,7 +55,11 @@ class Kept(Model):
         return {"kept": torch.tensor(1)}
 
     def open(self, ctx: Context) -> Classifier:
-        """The network.
+        """The network; see :meth:`network`."""
+        return self.network()
+
+    def network(self) -> Classifier:
+        """The network with its weights, as a classifier.
 
         Raises:
             RobassayError: the package's weights are missing or not those of the index.
@@ -67,6 +71,19 @@ class Kept(Model):
         weights = {WEIGHT + name: tensor for name, tensor in load_file(path).items()}
         trained = restore(TRAINED[entry.trained].net, data.shape, data.classes, weights)
         return entry.bare(trained) if self.bare else entry.dress(trained)
+
+
+def network(name: str, seed: int = 0) -> Classifier:
+    """A network of the zoo, in eval mode and frozen, to be called like any module: images (B, 1, 8, 8) in [0,1].
+
+    Args:
+        name, seed: as in :func:`model`.
+
+    Raises:
+        UsageError: no such network, or no such seed.
+        RobassayError: the package's weights are missing or not those of the index.
+    """
+    return model(name, seed).network().eval().requires_grad_(False)
 
 
 def model(name: str, seed: int = 0, bare: bool = False) -> Kept:

@@ -1,0 +1,64 @@
+"""Sphinx configuration: `make docs` builds a site that asks nothing of the network, and takes warnings for errors."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from parts import write_parts  # noqa: E402
+
+from robassay.version import __version__  # noqa: E402
+
+project = "robassay"
+author = "The robassay authors"
+copyright = "The robassay authors, Apache-2.0"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build", "README.md"]
+suppress_warnings = ["toc.empty_glob"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Raises (when used)", "Raises (when first used)"]
+
+html_theme = "furo"
+html_title = "robassay"
+html_static_path: list[str] = []
+html_show_sphinx = False
+html_copy_source = False
+
+OUTSIDE = re.compile(r"(``.+?``|:\w+:`.+?`|`[^`]+?`)")
+
+
+def _escape(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Our docstrings write |u| and √Σ w* as they are; reStructuredText would take bars and stars for its own."""
+    for i, line in enumerate(lines):
+        pieces = OUTSIDE.split(line)
+        pieces[::2] = [p.replace("|", r"\|").replace("*", r"\*") for p in pieces[::2]]
+        lines[i] = "".join(pieces)
+
+
+def _errors(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """What a part refuses when it is made stands in its code; the page says so where the docstring does not."""
+    made = vars(obj).get("__post_init__") if what == "class" and isinstance(obj, type) else None
+    if made is not None and "UsageError(" in inspect.getsource(made) and not any("UsageError" in s for s in lines):
+        lines += ["", "Raises:", "    UsageError: a value that it cannot take; the message says what to write instead."]
+
+
+def setup(app: object) -> None:
+    """Write the pages of the parts before they are read."""
+    app.connect("autodoc-process-docstring", _escape, priority=100)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", _errors, priority=50)  # type: ignore[attr-defined]
+    write_parts(HERE / "reference" / "parts")
