@@ -26,6 +26,8 @@ class Finalist(Attacked):
         place: 0 for the strongest.
     """
 
+    passes = False
+
     heats: tuple[Score, ...]
     on: Examples
     place: int = 0

@@ -13,8 +13,10 @@ from robassay.cli.common import (
     CORES,
     STORE,
     DataDirOption,
+    GpuOption,
     JsonFlag,
     QuietFlag,
+    RayOption,
     StoreOption,
     WorkersOption,
     app,
@@ -66,19 +68,22 @@ def run(
     workers: WorkersOption = CORES,
     report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
     quiet: QuietFlag = False,
+    ray: RayOption = None,
+    gpu: GpuOption = None,
     adopt: Annotated[Path | None, typer.Option(help="Folder of trained weights to take over first.")] = None,
 ) -> None:
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
 
     Examples:  robassay run my_study.py --workers 2
                robassay run networks-ge --adopt results/weights --data-dir ~/data
+               robassay run my_study.py --ray auto --gpu 0.5
     """
     from robassay.studies import load_study
 
     wanted = load_study(study, scale, data_dir)
     if adopt is not None:
         _adopt(wanted, store, adopt)
-    document = run_study(wanted, store, workers, quiet)
+    document = run_study(wanted, store, workers, quiet, ray, gpu)
     page = write_page(wanted.name, store, report)
     if document["audits"]:
         from robassay.report.write import overview

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robassay.cell import Cell, Model, describe
+from robassay.cell import Arrays, Cell, Model, describe
 from robassay.classifier import Classifier
 from robassay.errors import AttackWarning, RobassayError
 from robassay.registry import load_file
 from robassay.rng import Stream
+from robassay.run.devices import TooLarge, flags, settle, within_memory
 from robassay.store import Store
 from robassay.version import __version__
 
@@ -53,6 +54,8 @@ class Done(NamedTuple):
     seconds: float
     error: str | None
     warnings: tuple[str, ...] = ()
+    too_large: bool = False
+    """The error is a lack of memory: on a larger share of a device the cell may fit."""
 
 
 def keep_memory() -> None:
@@ -87,7 +90,9 @@ def work(task: Task) -> Done:
     """Compute one cell in this process."""
     for file in task.user_files:
         load_file(file)
-    return compute(pickle.loads(task.cell), Store(task.root), torch.device(task.device))
+    device = torch.device(task.device)
+    settle(device)
+    return compute(pickle.loads(task.cell), Store(task.root), device)
 
 
 _models: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
@@ -146,15 +151,16 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
     torch.set_num_threads(1)
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            with warnings.catch_warnings(record=True) as caught, Stream(("cell", cell.key)).active():
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                arrays = cell.compute(LocalContext(cell, store, device))
+                arrays, rows = within_memory(lambda: arrays_of(cell, LocalContext(cell, store, device)), forget)
             for one in caught:
                 print(warnings.formatwarning(one.message, one.category, one.filename, one.lineno), end="", file=log)
         told = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, AttackWarning)))
         seconds = time.perf_counter() - start
         said = {"warnings": list(told)} if told else {}
-        json = {**about(cell, device, seconds), **said}
+        parts = {} if rows is None else {"rows_per_pass": rows}
+        json = {**about(cell, device, seconds), **said, **parts}
         store.write(cell.key, json, {n: t.cpu().numpy() for n, t in arrays.items()}, log.getvalue())
         store.clear_scratch(cell.key)
         return Done(cell.key, seconds, None, told)
@@ -166,9 +172,15 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
         print(traceback.format_exc(), file=log)
         with contextlib.suppress(OSError):
             store.fail(cell.key, reason, log.getvalue())
-        return Done(cell.key, time.perf_counter() - start, reason)
+        return Done(cell.key, time.perf_counter() - start, reason, too_large=isinstance(error, TooLarge))
     finally:
         torch.set_num_threads(threads)
+
+
+def arrays_of(cell: Cell, context: LocalContext) -> Arrays:
+    """What the cell computes, with the random numbers that its key names."""
+    with Stream(("cell", cell.key)).active():
+        return cell.compute(context)
 
 
 def about(cell: Cell, device: torch.device, seconds: float) -> dict[str, Any]:
@@ -179,6 +191,7 @@ def about(cell: Cell, device: torch.device, seconds: float) -> dict[str, Any]:
         "robassay": __version__,
         "torch": torch.__version__,
         "machine": machine(device),
+        **flags(device),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 3),
     }
