@@ -48,13 +48,14 @@ class Nodes:
         port = self.address.rpartition(":")[2]
         self._start(head_cpus, "--head", f"--port={port}", "--include-dashboard=false")
 
-    def add(self, cpus: int = 1, *options: str, environment: dict[str, str] | None = None) -> int:
-        """Start another node; returns its place in the list."""
-        return self._start(cpus, f"--address={self.address}", *options, environment=environment)
+    def add(self, cpus: int = 1, before: tuple[str, ...] = ()) -> int:
+        """Start another node, its command behind ``before``; returns its place in the list."""
+        return self._start(cpus, f"--address={self.address}", before=before)
 
-    def _start(self, cpus: int, *options: str, environment: dict[str, str] | None = None) -> int:
+    def _start(self, cpus: int, *options: str, before: tuple[str, ...] = ()) -> int:
         log = self.folder / f"node{len(self.nodes)}.log"
         command = [
+            *before,
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", "--include-log-monitor=false", f"--num-cpus={cpus}"),
             *(f"--object-store-memory={STORE_BYTES}", f"--temp-dir={self.folder}", *options),
@@ -62,7 +63,7 @@ class Nodes:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command,
-                env={**self.environment, **(environment or {})},
+                env=self.environment,
                 start_new_session=True,
                 stdout=out,
                 stderr=out,
