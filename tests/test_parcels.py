@@ -41,7 +41,7 @@ def _machine(tmp_path, monkeypatch):
 def parcel(cells: list[Cell], store: Store, handed: dict | None = None, **changed) -> Parcel:
     pickled = tuple(pickle.dumps(c) for c in cells)
     files = tuple(carried(f) for one in pickled for f in loaded_files(one) if "toy_study" in f)
-    made = Parcel(pickled, files, str(store.root.resolve()), "abc", "cpu", versions(), handed or {})
+    made = Parcel(pickled, files, str(store.root.resolve()), "abc", "cpu", versions(), handed or {}, 1.0)
     return made._replace(**changed)
 
 
@@ -140,10 +140,9 @@ def test_a_result_that_cannot_be_stored_is_a_failure_of_its_cell(tmp_path):
     assert done.error.startswith("its result could not be stored") and not store.has(cell.key)
 
 
-def test_a_group_that_takes_long_is_handed_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(parcels, "GROUP_SECONDS", 0.05)
+def test_a_group_that_takes_long_is_handed_back(tmp_path):
     store, cells = share(Store(tmp_path / "s")), [toy.Number(i, 0.1) for i in range(3)]
-    found = answer(parcel(cells, store), no_fetch)
+    found = answer(parcel(cells, store, seconds=0.05), no_fetch)
     assert [d.key for d in found.done] == [cells[0].key]
     assert found.left == tuple(c.key for c in cells[1:])
 

@@ -175,7 +175,7 @@ def test_a_cell_too_large_for_a_share_gets_a_larger_one(address, tmp_path):
             def future(self):
                 return self.done
 
-        made._remote = Remote()
+        made._remote = {"cuda": Remote()}
         assert made.submit(cell, Store(tmp_path / "s"), "cpu").result(30).error is None
         assert claimed == [(1, 0.25), (1, 0.5), (1, 1.0)]
     finally:
@@ -215,6 +215,7 @@ def test_without_the_right_token_nobody_is_let_in(cluster, tmp_path):
     ]
 
 
+@pytest.mark.long
 def test_a_cluster_whose_machines_lack_robassay_says_so(address, tmp_path, monkeypatch):
     """What a worker without the package answers is a task error of Ray's own."""
     from robassay.run import ray as module

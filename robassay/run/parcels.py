@@ -30,8 +30,6 @@ from robassay.run.worker import Done, compute
 from robassay.store import Store
 from robassay.version import __version__
 
-GROUP_SECONDS = 1.0
-"""A worker that has been busy with a group for so long hands the rest back."""
 FILES = ("out.safetensors", "cell.json", "log.txt")
 Fetch = Callable[[Any], Any]
 
@@ -51,6 +49,8 @@ class Parcel(NamedTuple):
     versions: tuple[str, ...]
     goods: dict[str, Any]
     """Handles of what some worker lacked, by name (:func:`luggage`); None for a cell that the driver's store lacks."""
+    seconds: float
+    """After so long the rest of the cells is handed back."""
 
 
 class Answer(NamedTuple):
@@ -182,14 +182,14 @@ def answer(parcel: Parcel, fetch: Fetch) -> Answer:
     for name, owner in lacks.items():
         if parcel.goods[name] is not None:
             _unpack(name, owner, fetch(parcel.goods[name]), store, folder)
-    return _computed(cells, store, shared, device)
+    return _computed(cells, store, shared, device, parcel.seconds)
 
 
-def _computed(cells: list[Cell], store: Store, shared: bool, device: torch.device) -> Answer:
+def _computed(cells: list[Cell], store: Store, shared: bool, device: torch.device, seconds: float) -> Answer:
     begun, done = time.monotonic(), list[Done]()
     results: dict[str, dict[str, bytes]] = {}
     for cell in cells:
-        if done and time.monotonic() - begun > GROUP_SECONDS:
+        if done and time.monotonic() - begun > seconds:
             break
         # What was saved before a machine died is not computed again.
         done.append(Done(cell.key, 0.0, None) if store.has(cell.key) else compute(cell, store, device))

@@ -36,8 +36,9 @@ from robassay.store import Store
 
 GROUP = 32
 """The most cells of one task."""
-SMALL = 1.0
-"""Seconds; kinds of cells that take less are grouped, until a task takes about as long."""
+SMALL = {"cpu": 1.0, "cuda": 20.0}
+"""Seconds; kinds of cells that take less are grouped, until a task takes about as long. A task on a GPU is a process of
+its own, which imports torch first: what a process has seen of GPUs it cannot unsee when Ray gives it another one."""
 GATHER = 0.005
 """Seconds in which cells that become ready together are gathered."""
 SPARE = 2
@@ -119,12 +120,12 @@ class RayCluster:
         for name, wanted in (("CPU", True), ("GPU", self._gpu > 0)):
             if wanted and not self._resource(name):
                 print(f"robassay: the Ray cluster has no {name} yet; waiting for machines that have.", file=sys.stderr)
-        # GPU processes are kept, too (Ray would start a new one for every task): torch loads for seconds.
-        self._remote = self._ray.remote(max_retries=0, max_calls=0)(_task)
-        self._lock = threading.Lock()
+        calls = {"cpu": 0, "cuda": 1}  # 0: the process is kept for other tasks
+        self._remote = {d: self._ray.remote(max_retries=0, max_calls=n)(_task) for d, n in calls.items()}
         self._trials: dict[str, _Trial] = {}
         self._flying: dict[Any, _Group] = {}
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[tuple[str, str], float] = {}
+        self._grouped = False
         self._handles: dict[str, Any] = {}
         self._asked: set[str] = set()
         self._carried: dict[str, Carried] = {}
@@ -143,14 +144,12 @@ class RayCluster:
         now = time.monotonic()
         if now - self._looked > LOOK_EVERY:
             self._looked, self._cpus = now, max(1, int(self._resource("CPU")))
-        grouped = any(seconds < SMALL for seconds in self._seconds.values())
-        return self._cpus * (SPARE + GROUP * grouped)
+        return self._cpus * (SPARE + GROUP * self._grouped)
 
     def submit(self, cell: Cell, store: Store, device: str) -> Future[Done]:
         """Start a cell. The device is the cell's where GPUs are claimed, else the CPU; ``device`` is for local runs."""
         future: Future[Done] = Future()
-        with self._lock:
-            self._trials[cell.key] = _Trial(future, store, share=self._gpu)
+        self._trials[cell.key] = _Trial(future, store, share=self._gpu)
         self._events.put(cell)
         return future
 
@@ -175,19 +174,23 @@ class RayCluster:
     def _pump(self) -> None:
         """Cells come in, answers come in; tasks go out. One thread, so that nothing of this needs a lock."""
         waiting: list[Cell] = []
+        gathered = math.inf
         while not self._closing:
             try:
-                event = self._events.get(timeout=GATHER if waiting else None)
+                left = gathered - time.monotonic()
+                event = self._events.get(timeout=None if math.isinf(left) else max(0.0, left))
             except queue.Empty:
+                event = None
+            if waiting and time.monotonic() >= gathered:
                 for group in self._groups(waiting):
                     self._send(group)
                 waiting = []
-                continue
             if isinstance(event, Cell):
                 waiting.append(event)
             elif event is not None:
                 ref, outcome = event
                 waiting += self._guarded(self._flying.pop(ref), outcome)
+            gathered = min(gathered, time.monotonic() + GATHER) if waiting else math.inf
 
     def _guarded(self, group: _Group, outcome: Future[Answer]) -> list[Cell]:
         """Cells to begin anew after a task; what goes wrong in booking it ends the run, not this thread."""
@@ -202,13 +205,14 @@ class RayCluster:
         small: dict[tuple[str, str], list[Cell]] = {}
         for cell in cells:
             device = device_of(cell, "cuda" if self._gpu else "cpu")
-            kind = type(cell).__name__
-            if self._seconds.get(kind, math.inf) < SMALL and not self._trials[cell.key].alone:
-                small.setdefault((kind, device), []).append(cell)
+            kind = type(cell).__name__, device
+            if self._seconds.get(kind, math.inf) < SMALL[device] and not self._trials[cell.key].alone:
+                small.setdefault(kind, []).append(cell)
             else:
                 yield _Group({cell.key: cell}, device)
-        for (kind, device), alike in small.items():
-            size = min(GROUP, int(SMALL / max(self._seconds[kind], 1e-3)), -(-len(alike) // self._cpus))
+        for kind, alike in small.items():
+            device = kind[1]
+            size = min(GROUP, int(SMALL[device] / max(self._seconds[kind], 1e-3)), -(-len(alike) // self._cpus))
             for start in range(0, len(alike), max(1, size)):
                 yield _Group({c.key: c for c in alike[start : start + max(1, size)]}, device)
 
@@ -217,7 +221,7 @@ class RayCluster:
             store = self._trials[next(iter(group.cells))].store
             share = max(self._trials[key].share for key in group.cells) if group.device == "cuda" else 0
             parcel = self._parcel(group, store)
-            ref = self._remote.options(num_cpus=1, num_gpus=share).remote(parcel)
+            ref = self._remote[group.device].options(num_cpus=1, num_gpus=share).remote(parcel)
             self._flying[ref] = group
             ref.future().add_done_callback(lambda done, ref=ref: self._events.put((ref, done)))
         except Exception as error:
@@ -241,7 +245,14 @@ class RayCluster:
                 if name in self._asked or name.partition(":")[0] in self._asked:
                     handed[name] = self._handle(name, owner, store)
         return Parcel(
-            pickled, tuple(self._carried[p] for p in files), str(root), self._token, group.device, versions(), handed
+            pickled,
+            tuple(self._carried[p] for p in files),
+            str(root),
+            self._token,
+            group.device,
+            versions(),
+            handed,
+            SMALL[group.device],
         )
 
     def _handle(self, name: str, owner: Any, store: Store) -> Any:
@@ -279,17 +290,17 @@ class RayCluster:
                 continue
             if found.results:
                 done = accept(done, found.results.get(done.key, {}), trial.store)  # noqa: PLW2901
-            self._learn(cell, done)
+            self._learn(type(cell).__name__, group.device, done)
             del self._trials[done.key]
             trial.future.set_result(done)
         return again
 
-    def _learn(self, cell: Cell, done: Done) -> None:
+    def _learn(self, kind: str, device: str, done: Done) -> None:
         """How long cells of a kind take; a slow one counts at once, since others would wait behind it."""
-        kind = type(cell).__name__
         if done.error is None and done.seconds:
-            before = self._seconds.get(kind, done.seconds)
-            self._seconds[kind] = max(done.seconds, 0.7 * before + 0.3 * done.seconds)
+            before = self._seconds.get((kind, device), done.seconds)
+            self._seconds[kind, device] = max(done.seconds, 0.7 * before + 0.3 * done.seconds)
+            self._grouped = any(seconds < SMALL[on] for (_, on), seconds in self._seconds.items())
 
     def _lost(self, group: _Group, error: Exception, node: bool) -> list[Cell]:
         """Cells whose worker or machine died, to be begun anew unless they died too often or had been finished."""
