@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "robassay: installing into $(VENV) (once; about two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch
-	@$(PIP) -e '.[test]'
+	@$(PIP) -e '.[test,ray]'
 	@# Their metadata ask for torchvision and more, which what the adapters' tests use of them does not import.
 	@$(PIP) --no-deps snntorch spikingjelly norse
 	@touch $@

@@ -131,7 +131,7 @@ class GradientAccess(Opened):
         """Draws of the logits (draws · models, b, C), without a gradient."""
         answers = []
         for i, model in enumerate(self.models):
-            drawn = torch.cat(list(model.passes(model.prefix(x), draws, rng.child("model", i))))
+            drawn = torch.cat(list(model.passes(model.features(x), draws, rng.child("model", i))))
             self.spent.add(rows, len(drawn), 0)
             answers.append(drawn)
         self.look(answers[0])
@@ -155,7 +155,7 @@ class ScoreAccess(Opened):
         """Logits (policy.draws · models, b, C) of ``x`` (b, C, H, W)."""
         answers = []
         for i, model in enumerate(self.models):
-            drawn = torch.cat(list(model.passes(model.prefix(x), self.policy.draws, rng.child("model", i))))
+            drawn = torch.cat(list(model.passes(model.features(x), self.policy.draws, rng.child("model", i))))
             self.spent.add(rows, len(drawn), 0)
             answers.append(drawn)
         self.look(answers[0])
@@ -179,7 +179,7 @@ class DecisionAccess(Opened):
         """Labels int64 (models, b) that the policy gives ``x`` (b, C, H, W); REJECT where a detector refuses."""
         answers = []
         for i, model in enumerate(self.models):
-            logits = model.sample(model.prefix(x), self.policy.draws, rng.child("model", i))
+            logits = model.sample(model.features(x), self.policy.draws, rng.child("model", i))
             self.spent.add(rows, self.policy.draws if model.stochastic else 1, 0)
             answers.append(torch.where(model.rejects(x), REJECT, self.policy.decide(logits)))
         return torch.stack(answers)

@@ -72,6 +72,8 @@ class Cell(abc.ABC):
 
     version: ClassVar[int] = 1
     """Raised whenever the same fields would give another result."""
+    runs_network: ClassVar[bool] = True
+    """Whether computing it runs a network, so that a GPU would be worth while."""
 
     @abc.abstractmethod
     def compute(self, ctx: Context) -> Arrays:

@@ -269,7 +269,7 @@ class Score(Cell):
 
     def _decide(self, model: Classifier, x: Tensor, rng: Stream, repeats: int) -> Tensor:
         """Decisions int64 (repeats, B); (1, B) of a deterministic model. What its detectors refuse is REJECT."""
-        h, refused = model.prefix(x), model.rejects(x)
+        h, refused = model.features(x), model.rejects(x)
         repeats = repeats if model.stochastic else 1
         decisions = []
         for start in range(0, repeats, REPEATS_AT_ONCE):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from robassay.chunks import in_parts
 from robassay.cut import Cut
 from robassay.errors import RobassayError, UsageError
 from robassay.outputs import check_finite, logits_of
@@ -108,6 +109,15 @@ class Classifier(nn.Module, abc.ABC):
         return self.draw(self.prefix(x))
 
     @final
+    def features(self, x: Tensor) -> Tensor:
+        """:meth:`prefix`, in parts where memory is short: images (B, C, H, W) → features (B, …)."""
+        return x if type(self).prefix is Classifier.prefix else self._divided(self.prefix, x)
+
+    def _divided(self, compute: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
+        whole = self.coupled or self.training or (h.requires_grad and any(p.requires_grad for p in self.parameters()))
+        return compute(h) if whole else in_parts(compute, h)
+
+    @final
     def groups(self, h: Tensor, n: int) -> list[int]:
         """How ``n`` draws over ``h`` (B, …) are split into passes: draws per pass."""
         if not self.stochastic:
@@ -139,7 +149,8 @@ class Classifier(nn.Module, abc.ABC):
             RobassayError: logits of another shape.
         """
         folded = h if k == 1 else h.repeat(k, *([1] * (h.dim() - 1)))
-        logits = self.draw(folded)
+        # Noise for half of the rows would be other noise.
+        logits = self.draw(folded) if self.stochastic else self._divided(self.draw, folded)
         expected = (folded.shape[0], self.classes)
         if tuple(logits.shape) != expected:
             raise RobassayError(f"the model returned logits of shape {tuple(logits.shape)}, expected {expected}.")

@@ -93,6 +93,8 @@ class Timed(Model):
         steps: time steps of a pass.
     """
 
+    runs_network = False
+
     of: Model
     steps: int
 

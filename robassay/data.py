@@ -34,6 +34,10 @@ MOST_VAL = 5000
 _INSIDE = ("", "data", "mnist", "fashion_mnist", "plain_text", "cifar100", "cropped_digits")  # as the hub lays them out
 
 
+class _NoSplit(UsageError):
+    """The set has no such split."""
+
+
 class Images(NamedTuple):
     """One split, in stored order. The tensors are shared within the process: do not write into them."""
 
@@ -141,6 +145,53 @@ def at_hand(name: str, data_dir: str | Path | None = None) -> Data | None:
     if known.name == "digits" or (folder and _parts_in(known, _absolute(folder))[0]):
         return find(name, data_dir)
     return None
+
+
+def packed(data: Data) -> bytes:
+    """All splits as one safetensors file, for a machine that has no copy of its own; see :func:`borrow`.
+
+    Raises:
+        UsageError: the files are gone or changed.
+    """
+    from safetensors.torch import save
+
+    splits: dict[str, Images] = {}
+    for name in images.SPLITS:
+        with contextlib.suppress(_NoSplit):
+            splits[name] = data.split(name)
+    tensors, about = _flat(_Contents(splits, data.classes, data.checksum, data.note))
+    return save(tensors, about)
+
+
+_lent: dict[str, Path] = {}
+
+
+def borrow(checksum: str, file: Path) -> None:
+    """From now on this process reads the data set ``checksum`` from a file that :func:`packed` made elsewhere."""
+    _lent[checksum] = file
+
+
+def _borrowed(checksum: str) -> _Contents | None:
+    """What was lent under a checksum, with the checksum that it really has."""
+    if checksum not in _lent:
+        return None
+    found = _cached(_lent[checksum])
+    if found is None:
+        raise UsageError(f"the data set {checksum} arrived damaged. Run the command again.")
+    return found._replace(checksum=_checksum(found.splits))
+
+
+def reachable(data: Data) -> bool:
+    """Whether this machine can read a data set that another machine has found."""
+    if data.location is None or data.checksum in _lent:
+        return True
+    if data.location != "hub" and Path(data.location).exists():
+        return True
+    try:
+        found = at_hand(data.name) if data.name in NAMES else None
+    except UsageError:
+        return False
+    return found is not None and found.checksum == data.checksum
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -283,7 +334,7 @@ def _split(name: str, checksum: str, location: str | None, split: str) -> Images
         raise UsageError(f"unknown split '{split}'. {suggest(str(split), list(images.SPLITS))}")
     if name in NAMES and location not in (None, "hub") and not Path(location).exists():
         location = os.environ.get(FOLDER, location)  # another machine may keep its copy elsewhere
-    found = _contents(_source(name, location))
+    found = _borrowed(checksum) or _contents(_source(name, location))
     if found.checksum != checksum:
         raise UsageError(
             f"the data set '{name}' at {location} has changed: its checksum was {checksum} and is now "
@@ -291,7 +342,7 @@ def _split(name: str, checksum: str, location: str | None, split: str) -> Images
             "JPEG images), or start a new study with it"
         )
     if split not in found.splits:
-        raise UsageError(
+        raise _NoSplit(
             f"the data set '{name}' has no {split} split, only {' and '.join(found.splits)}: add a folder {split}/ "
             f"with the same classes, or a file {split}.parquet"
         )
@@ -388,12 +439,17 @@ def _cached(file: Path) -> _Contents | None:
         return None  # absent or cut short: decode again
 
 
+def _flat(found: _Contents) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file that holds all splits."""
+    tensors = {f"{s}.{k}": t.clone() for s, both in found.splits.items() for k, t in both._asdict().items()}
+    return tensors, {"classes": str(found.classes), "checksum": found.checksum, "note": found.note}
+
+
 def _keep(found: _Contents, file: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {f"{s}.{k}": t.clone() for s, both in found.splits.items() for k, t in both._asdict().items()}
-    about = {"classes": str(found.classes), "checksum": found.checksum, "note": found.note}
+    tensors, about = _flat(found)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

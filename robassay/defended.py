@@ -31,6 +31,8 @@ class Regional(Model):
         region: the cube and the number of votes; they are cast when the cell is judged with ``region.policy``.
     """
 
+    runs_network = False
+
     of: Model
     region: Region = Region()
 

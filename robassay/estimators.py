@@ -94,7 +94,7 @@ class Backprop(Estimator):
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:
         with torch.enable_grad():
             image = x.detach().requires_grad_()
-            features = model.prefix(image)
+            features = model.features(image)
             # Draws are differentiated down to a leaf at the features, so that the prefix is crossed once.
             leaf = features if features is image else features.detach().requires_grad_()
             found = self._at(model, leaf, loss, rng)
@@ -151,7 +151,7 @@ def _gradient(value: Tensor, leaf: Tensor, weight: Tensor | None = None) -> Tens
 def drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
     """Logits (draws, B, C) of images, without a graph; (1, B, C) of a deterministic classifier."""
     with torch.no_grad():
-        return torch.cat(list(model.passes(model.prefix(x), draws, rng)))
+        return torch.cat(list(model.passes(model.features(x), draws, rng)))
 
 
 @part(source="Athalye et al. 2018 (BPDA); Neftci et al. 2019 (surrogate gradients)")
@@ -191,7 +191,7 @@ class ClosedForm(Estimator):
             raise UsageError("ClosedForm differentiates the margin: write loss='margin', as in PGD(loss='margin').")
         with torch.enable_grad():
             image = x.detach().requires_grad_()
-            features = model.prefix(image)
+            features = model.features(image)
             found = model.gaussian(features)
             if found is None:
                 raise UsageError(f"The logits of {type(model).__name__} have no closed form. Use Backprop(draws=20).")

@@ -26,6 +26,8 @@ class Finalist(Attacked):
         place: 0 for the strongest.
     """
 
+    runs_network = False
+
     heats: tuple[Score, ...]
     on: Examples
     place: int = 0

@@ -22,7 +22,7 @@ from robassay.classifier import Classifier, Wrapped
 from robassay.data import Images, check_images, pixels
 from robassay.errors import AttackWarning, UsageError
 from robassay.probe import Findings, as_classifier, changing, probe
-from robassay.registry import importable, load_name, source_digest
+from robassay.registry import content_digest, here, importable, load_name, source_digest
 from robassay.rng import Stream
 
 PROBE_IMAGES = 8
@@ -78,7 +78,7 @@ class Given(Model):
         """
         make = load_name(self.file, self.build)
         # A build() that draws its weights draws the same ones each time, and may import modules beside its file.
-        with self.seeded().active(), importable(Path(self.file)):
+        with self.seeded().active(), importable(here(self.file)):
             try:
                 module = make()
             except TypeError as error:
@@ -89,7 +89,7 @@ class Given(Model):
                 "maps images in [0,1] to logits."
             )
         if self.weights is not None:
-            load_weights(module, self.weights)
+            load_weights(module, here(self.weights))
         return recognised(module, self.on.data.shape).to(device).eval()
 
 
@@ -109,7 +109,7 @@ def given(file: str, build: str, weights: str | None, on: Examples, split: str =
     if weights is not None:
         if not Path(weights).is_file():
             raise UsageError(f"No weights file '{weights}'. Write --weights FILE.safetensors.")
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+        digest = content_digest(Path(weights).read_bytes())
         weights = str(Path(weights).resolve())
     made = Given(source_digest(path), build, digest, _few(on), str(path.resolve()), weights, split=split)
     return dataclasses.replace(made, words=words_of(made.network(torch.device("cpu"))))

@@ -165,6 +165,8 @@ class Mixed(Model):
         members: one model at least, each trained by itself; see :class:`~robassay.classifier.Mixture`.
     """
 
+    runs_network = False
+
     members: tuple[Model, ...]
 
     def compute(self, ctx: Context) -> Arrays:
@@ -186,6 +188,8 @@ class Signed(Model):
     latent weights, which are fair coins, no signal reaches its last layer and it does not begin to learn.
     """
 
+    runs_network = False
+
     of: Model
 
     def compute(self, ctx: Context) -> Arrays:
@@ -204,6 +208,8 @@ class Signed(Model):
 @cell
 class Quieted(Model):
     """The model ``of`` with its noise off; see :class:`~robassay.classifier.Quiet`."""
+
+    runs_network = False
 
     of: Model
 

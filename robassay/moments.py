@@ -35,12 +35,12 @@ class Moments(Estimator):
         if not (isinstance(loss, GoalLoss) and loss.name == "margin"):
             raise UsageError("Moments differentiates the margin: write loss='margin', as in PGD(loss='margin').")
         with torch.no_grad():
-            h = model.prefix(x)
+            h = model.features(x)
             logits = torch.cat(list(model.passes(h, self.draws, rng)))
         value, weights = _ratio(logits, loss.goal)
         with torch.enable_grad():
             image = x.detach().requires_grad_()
-            features = model.prefix(image)
+            features = model.features(image)
             leaf = features if features is image else features.detach().requires_grad_()
             gradient = self._gradient(model, leaf, weights, rng)
             if leaf is not image:

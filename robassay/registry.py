@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, dataclass_transform, overload
+from typing import Any, NamedTuple, TypeVar, dataclass_transform, overload
 
 from robassay.errors import UsageError, suggest
 
@@ -149,7 +150,7 @@ def load_file(path: str | Path) -> ModuleType:
     Raises:
         UsageError: the file does not exist, is no Python, or raises while it is run.
     """
-    file = Path(path).resolve()
+    file = here(path)
     if not file.is_file():
         raise UsageError(f"No file '{path}'. Write the path of a Python file, such as model.py:build.")
     name = USER_PREFIX + source_digest(file)
@@ -263,6 +264,73 @@ def _imports_beside(file: Path, source: bytes, folder: Path) -> list[Path]:
             stem = stem / word
             found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
     return [path for path in found if path.is_relative_to(folder)]
+
+
+class Carried(NamedTuple):
+    """A user's file and the modules beside it that it imports, by content, for another machine."""
+
+    path: str
+    digest: str
+    sources: tuple[tuple[str, bytes], ...]
+    """Path below the file's folder, and text, of each; the file itself is the first."""
+
+
+def carried(path: str) -> Carried:
+    """A user's file as it is now."""
+    root = Path(path).resolve()
+    sources = _sources(root)
+    return Carried(
+        str(root), source_digest(root), tuple((p.relative_to(root.parent).as_posix(), t) for p, t in sources.items())
+    )
+
+
+_copies: dict[str, Path] = {}
+
+
+def here(path: str | Path) -> Path:
+    """Where a user's file lies on this machine: where its path says, unless it was carried here."""
+    file = Path(path).resolve()
+    return _copies.get(str(file), file)
+
+
+def lend(path: str, copy: Path) -> None:
+    """From now on read ``copy`` where ``path`` of another machine is meant."""
+    _copies[path] = copy
+
+
+def receive(file: Carried, folder: Path) -> None:
+    """Run a user's file from another machine: from its own path if the same content lies there, else from a copy.
+
+    Args:
+        file: what was carried.
+        folder: where a copy may be made.
+
+    Raises:
+        UsageError: the content is not that of its digest, or a path leads out of the folder.
+    """
+    if USER_PREFIX + file.digest in sys.modules:
+        return
+    if not (Path(file.path).is_file() and source_digest(file.path) == file.digest):
+        inside = (folder / file.digest).resolve()
+        for name, text in file.sources:
+            place = (inside / name).resolve()
+            if not place.is_relative_to(inside):
+                raise UsageError(f"'{name}', carried with '{file.path}', lies outside of its folder.")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            # Renamed into place: another process of this machine may be about to run the same file.
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
+            temporary.write_bytes(text)
+            os.replace(temporary, place)
+        copy = inside / file.sources[0][0]
+        if source_digest(copy) != file.digest:
+            raise UsageError(f"'{file.path}' changed while it was carried to this machine. Run the command again.")
+        lend(file.path, copy)
+    load_file(file.path)
+
+
+def content_digest(content: bytes) -> str:
+    """16 hex digits that name a file's content."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def loaded_files(pickled: bytes) -> tuple[str, ...]:

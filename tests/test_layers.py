@@ -17,7 +17,7 @@ LAYERS = (
     ("values", "outputs rules"),
     (
         "contract",
-        "analogue cut policy classifier estimators moments precise surrogates access goals independence probe "
+        "analogue chunks cut policy classifier estimators moments precise surrogates access goals independence probe "
         "augment learner",
     ),
     ("nets and attacks", "nets attacks"),

@@ -29,6 +29,19 @@ WorkersOption = Annotated[
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with <name>-train.parquet, <name>-test.parquet.")
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="auto|HOST:PORT", help="Compute on this Ray cluster; see docs/cluster.md."),
+]
+GpuOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpu",
+        min=0,
+        max=1,
+        help="Share of a GPU that a cell claims; 0: CPUs. Default: 1 on a cluster with GPUs, else 0.",
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 GRACE = 20.0
@@ -45,7 +58,15 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit()
 
 
-def run_study(study: Any, store: Path, workers: int, quiet: bool, grace: float = GRACE) -> dict[str, Any]:
+def run_study(
+    study: Any,
+    store: Path,
+    workers: int,
+    quiet: bool,
+    grace: float = GRACE,
+    ray: str | None = None,
+    gpu: float | None = None,
+) -> dict[str, Any]:
     """Carry out a study, keep its frozen form, return its document."""
     from robassay.document import Document
     from robassay.run import carry_out
@@ -57,7 +78,7 @@ def run_study(study: Any, store: Path, workers: int, quiet: bool, grace: float =
     for turn in range(READ_TRIES):
         try:
             with until_told(grace) as stop:
-                outcome = carry_out(study.needs(), place, workers, quiet=quiet, stop=stop)
+                outcome = carry_out(study.needs(), place, workers, quiet=quiet, stop=stop, ray=ray, gpu=gpu)
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted; what was finished is kept. Run the same command again to go on.") from error
         if outcome.failed:

@@ -14,8 +14,10 @@ from robassay.cli.common import (
     GRACE,
     STORE,
     DataDirOption,
+    GpuOption,
     JsonFlag,
     QuietFlag,
+    RayOption,
     StoreOption,
     WorkersOption,
     app,
@@ -69,12 +71,15 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Where the HTML goes.")] = None,
     quiet: QuietFlag = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds running cells may take after SIGTERM.")] = GRACE,
+    ray: RayOption = None,
+    gpu: GpuOption = None,
     adopt: Annotated[Path | None, typer.Option(help="Folder of trained weights to take over first.")] = None,
 ) -> None:
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
 
     Examples:  robassay run my_study.py --workers 2
                robassay run papers --adopt results/weights --data-dir ~/data
+               robassay run my_study.py --ray auto --gpu 0.5
     """
     from robassay.studies import load_study, members, together
 
@@ -86,10 +91,10 @@ def run(
     wanted = together(study, parts, scale) if parts else load_study(study, scale, data_dir)
     if adopt is not None:
         _adopt(wanted, store, adopt)
-    document = run_study(wanted, store, workers, quiet, grace)
+    document = run_study(wanted, store, workers, quiet, grace, ray, gpu)
     for one in parts.values() or (wanted,):
         # Of a group all is computed by now.
-        document = run_study(one, store, workers, quiet, grace) if parts else document
+        document = run_study(one, store, workers, quiet, grace, ray, gpu) if parts else document
         page = write_page(one.name, store, report)
         if document["audits"]:
             from robassay.report.write import overview

@@ -1,4 +1,4 @@
-"""Carrying out cells: a scheduler over futures, a local pool, progress."""
+"""Carrying out cells: a scheduler over futures, a local pool or a Ray cluster, progress."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def carry_out(
     quiet: bool = False,
     silent: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    ray: str | None = None,
+    gpu: float | None = None,
 ) -> Outcome:
     """Compute what ``cells`` still need. Finished ones that are damaged are set aside and computed anew.
 
@@ -33,8 +35,11 @@ def carry_out(
         quiet: no progress, only failures.
         silent: not even failures, for a caller that tells them.
         stop: True once no further cell is to be started.
+        ray: "auto" or HOST:PORT of a Ray cluster to compute on instead; its machines say how many workers there are.
+        gpu: share of a GPU that a cell claims; 0 for CPUs alone. None: GPUs where a Ray cluster has them, else none.
 
     Raises:
+        UsageError: no such cluster, or no GPU here.
         Unwritable: the store takes nothing, or nothing more.
         Terminated: ``stop`` said so before everything was done.
     """
@@ -49,6 +54,13 @@ def carry_out(
         store.check_writable()
 
     def start() -> Executor:
+        if ray is not None:
+            from robassay.run.ray import RayCluster
+
+            return RayCluster(ray, gpu)
+        if gpu:
+            return Pool.on_gpus(workers, gpu) if workers > 0 else Inline()
         return Pool(workers) if workers > 0 else Inline()
 
+    device = "cuda" if gpu and ray is None else device
     return run(planned, store, start, progress, device, stop)

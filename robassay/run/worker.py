@@ -25,6 +25,7 @@ from robassay.classifier import Classifier
 from robassay.errors import AttackWarning, LostCell, RobassayError, Unwritable
 from robassay.registry import load_file
 from robassay.rng import Stream
+from robassay.run.devices import TooLarge, flags, settle, within_memory
 from robassay.store import Store
 from robassay.version import __version__
 
@@ -58,6 +59,8 @@ class Done(NamedTuple):
     """A finished cell that this one needs and that is damaged or gone: it has to be computed anew."""
     full: bool = False
     """The store takes nothing more: no other cell would fare better."""
+    too_large: bool = False
+    """The error is a lack of memory: on a larger share of a device the cell may fit."""
 
 
 def keep_memory() -> None:
@@ -94,7 +97,9 @@ def work(task: Task) -> Done:
     """Compute one cell in this process."""
     for file in task.user_files:
         load_file(file)
-    return compute(pickle.loads(task.cell), Store(task.root), torch.device(task.device))
+    device = torch.device(task.device)
+    settle(device)
+    return compute(pickle.loads(task.cell), Store(task.root), device)
 
 
 _models: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
@@ -162,13 +167,14 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
             marks.leave(context.scratch)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                arrays = arrays_of(cell, context)
+                arrays, rows = within_memory(lambda: arrays_of(cell, context), forget)
             for one in caught:
                 print(warnings.formatwarning(one.message, one.category, one.filename, one.lineno), end="", file=log)
         told = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, AttackWarning)))
         seconds = time.perf_counter() - start
         said = {"warnings": list(told)} if told else {}
-        json = {**about(cell, device, seconds), **said}
+        parts = {} if rows is None else {"rows_per_pass": rows}
+        json = {**about(cell, device, seconds), **said, **parts}
         store.write(cell.key, json, {n: t.cpu().numpy() for n, t in arrays.items()}, log.getvalue())
         store.clear_scratch(cell.key)
         return Done(cell.key, seconds, None, told)
@@ -178,13 +184,13 @@ def compute(cell: Cell, store: Store, device: torch.device) -> Done:
             return Done(cell.key, time.perf_counter() - start, None)
         reason = str(error) if isinstance(error, RobassayError) else f"{type(error).__name__}: {error}"
         lost = error.key if isinstance(error, LostCell) else None
-        done = Done(cell.key, time.perf_counter() - start, reason, (), lost, isinstance(error, Unwritable))
+        full, large = isinstance(error, Unwritable), isinstance(error, TooLarge)
         with contextlib.suppress(OSError, RobassayError):
             marks.drop(store.scratch(cell.key))
-            if lost is None and not done.full:  # neither is the cell's own fault
+            if lost is None and not full:  # neither is the cell's own fault
                 print(traceback.format_exc(), file=log)
                 store.fail(cell.key, reason, log.getvalue())
-        return done
+        return Done(cell.key, time.perf_counter() - start, reason, (), lost, full, large)
     finally:
         torch.set_num_threads(threads)
 
@@ -203,6 +209,7 @@ def about(cell: Cell, device: torch.device, seconds: float) -> dict[str, Any]:
         "robassay": __version__,
         "torch": torch.__version__,
         "machine": machine(device),
+        **flags(device),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 3),
     }

@@ -35,6 +35,8 @@ class Kept(Model):
         file: of the weights, in the package; not identity, which the digest is.
     """
 
+    runs_network = False
+
     version: ClassVar[int] = 1
     name: str
     digest: str
