@@ -120,7 +120,7 @@ class Substitute(Model):
         own = self.on.load().x  # the labels stay where they are
         opened = Decisions(self.policy).open([ctx.open(self.oracle)], len(own))
         assert isinstance(opened, DecisionAccess)
-        rng, ask = Stream(("substitute", self.key)), _Asking(opened, ctx.device)
+        rng, ask = Stream(("substitute", self.key)), _Asking(opened, ctx.device, self.data.classes)
         state = _State.load(ctx, ask) or self._begin(own, ask, rng.child("begin"))
         for i in range(len(state.history), self.rounds + 1):
             before = int(opened.spent.queries.sum()) if i else 0
@@ -240,10 +240,14 @@ def grown(model: Classifier, x: Tensor, labels: Tensor, step: float, estimator: 
 
 @dataclass
 class _Asking:
-    """Asks the oracle, a batch at a time, on the account of the own images that the questions come from."""
+    """Asks the oracle, a batch at a time, on the account of the own images that the questions come from.
+
+    An answer that is no class, with which MC-SEFRON says that no neuron fired, is a refusal.
+    """
 
     opened: DecisionAccess
     device: torch.device
+    classes: int
 
     def __call__(self, x: Tensor, origin: Tensor, rng: Stream) -> Tensor:
         """Labels int64 (B,) of images (B, C, H, W), REJECT where refused; all on the CPU."""
@@ -251,7 +255,8 @@ class _Asking:
             self.opened.decisions(part.to(self.device), rng.child(i), rows)[0].cpu()
             for i, (part, rows) in enumerate(zip(x.split(AT_ONCE), origin.split(AT_ONCE), strict=True))
         ]
-        return torch.cat(answers)
+        found = torch.cat(answers)
+        return torch.where(found < self.classes, found, REJECT)
 
 
 @dataclass

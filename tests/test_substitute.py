@@ -181,6 +181,26 @@ def test_the_set_doubles_and_what_is_refused_does_not_grow(tmp_path: Path) -> No
     assert (some["queries"][: one.learnt][refused] == 1).all()
 
 
+@cell
+class Silent(Linear):
+    """Says 10 where it is not sure, as MC-SEFRON does where no neuron fires: one logit more than there are classes."""
+
+    def open(self, ctx: Any) -> Classifier:
+        sure = super().open(ctx)
+        assert isinstance(sure, Asks)
+        none = torch.zeros(1, 64)
+        return Asks(torch.cat([sure.weight, none]), torch.cat([sure.bias, torch.tensor([9.0])]), 0.0)
+
+
+@pytest.mark.parametrize("mimic", [0, 1])
+def test_an_answer_that_is_no_class_is_a_refusal(tmp_path: Path, mimic: int) -> None:
+    one = substitute(oracle=Silent(), on=Examples(DIGITS, "test", 0, 60), recipe=ONE, mimic=mimic)
+    found = one.compute(Ctx(tmp_path))
+    refused, labels = (found["answers"] < 0)[: one.learnt], found["answers"]
+    assert 0 < refused.sum() < one.learnt and labels.max() < 10
+    assert found["history/images"][0] == (~refused).sum()
+
+
 def test_only_the_oracles_labels_are_learnt_and_no_true_one(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Mislabelled:
