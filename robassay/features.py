@@ -74,6 +74,7 @@ class GapBound(Tell):
     Result arrays "told/…", (N,) each:
         certifies, suggests: 1 where that is below 1.
         margin, deviation: of the two logits, without noise, and √(wᵀΣw).
+        single: √(w_yᵀΣw_y), the deviation of the true logit by itself: what the alignment term of the loss rewards.
         certified, measured: the right-hand side with either Δ; above 1 it says nothing.
         found: the largest rise of the pair's error under the attacks, in closed form; 0 where all lower it.
         whole: the largest rise of any error, estimated with ``draws`` draws.
@@ -91,6 +92,7 @@ class GapBound(Tell):
         UsageError: another network.
     """
 
+    version = 2
     target: Model
     on: Examples
     threat: Threat
@@ -144,6 +146,7 @@ class GapBound(Tell):
         return {
             "margin": here,
             "deviation": deviation,
+            "single": (net.head.weight[y] @ net.factor).norm(dim=1),
             "certified": certified,
             "measured": measured,
             "found": rise,

@@ -175,6 +175,8 @@ def test_on_linear_features_the_bound_is_the_exact_change_that_one_sign_step_mak
         slope = w @ head.trunk[1].weight
         assert told["margin"][i] == pytest.approx(float(quiet[i, y] - quiet[i, others[0]]), abs=1e-4)
         assert told["deviation"][i] == pytest.approx(s, rel=1e-4)
+        own = head.head.weight[y] @ head.factor
+        assert told["single"][i] == pytest.approx(float(own.norm()), rel=1e-4)
         assert told["certified"][i] == pytest.approx(
             EPS * float(slope.abs().sum()) / (math.sqrt(2 * math.pi) * s), rel=1e-4
         )
@@ -482,7 +484,7 @@ def test_what_the_audit_is_told_of_m5_is_what_a_probe_finds(where: Ground) -> No
 
 
 def test_the_whole_study_runs_on_digits(smoke: Study, tmp_path: Any) -> None:
-    """All 640 cells of the paper, 19 trainings among them, by the code of every scale: about 15 s."""
+    """All 620 cells of the paper, 19 trainings among them, by the code of every scale: about 15 s."""
     store = Store(tmp_path / "store")
     outcome = carry_out(smoke.needs(), store, 0, silent=True)
     assert not outcome.failed

@@ -49,6 +49,7 @@ class Ground:
     Args:
         label: the data set in the headings.
         told: what is short, for captions.
+        taught: how the networks of Table 6 that see adversarial images have learnt, for its caption.
         ablation: no defence and m1 to m5.
         controls: m5 and the networks of Table 6, with one seed.
         rivals: competitors and A2SNN on one backbone.
@@ -61,6 +62,7 @@ class Ground:
 
     label: str
     told: str
+    taught: str
     ablation: Assailed
     controls: Assailed
     rivals: Assailed
@@ -111,6 +113,7 @@ def _smoke() -> Ground:
     return Ground(
         "digits",
         "; smoke: nothing but whether it runs",
+        "",
         Assailed(nets, on, eps, spent),
         Assailed({BEST: nets[BEST], **more}, on, eps, spent),
         Assailed(rivals, on, eps, spent),
@@ -134,6 +137,7 @@ def _small(data_dir: Path | None) -> Ground:
     return Ground(
         "MNIST",
         told,
+        "; AT and CT+AT: from the trained m5, 2 epochs on 10,000 images with PGD-5",
         Assailed(nets, on, MNIST_EPS, spent),
         Assailed({BEST: nets[BEST][:1], **controls(nets[BEST][0], MNIST_EPS, SMALL)}, on, MNIST_EPS, spent).first(FEW),
         Assailed(rivals, on, MNIST_EPS, spent).first(FEW),
@@ -165,6 +169,7 @@ def _full(data: Source, data_dir: Path | None) -> Ground:
     return Ground(
         "MNIST" if grey else "CIFAR-10",
         "",
+        "; AT and CT+AT: PGD-10, from the start",
         Assailed(nets, on, eps, spent),
         Assailed({BEST: nets[BEST][:1], **controls(nets[BEST][0], eps, short)}, on, eps, spent),
         Assailed(rivals, on, eps, spent),
