@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import sys
 
 
 class RobassayError(Exception):
@@ -55,6 +57,12 @@ def unwritable(what: object, error: OSError) -> Unwritable:
 def printable(text: str) -> str:
     """``text`` without what a terminal would obey: escape sequences and other control characters become "?"."""
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def tell(text: str) -> None:
+    """Print on standard error. Where that cannot be done, its disk being full perhaps, work goes on without."""
+    with contextlib.suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def suggest(given: str, known: list[str]) -> str:

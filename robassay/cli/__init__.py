@@ -11,7 +11,7 @@ import sys
 
 from robassay.cli import audits, stores, studies
 from robassay.cli.common import app
-from robassay.errors import Interrupted, RobassayError, Terminated, UsageError, printable
+from robassay.errors import Interrupted, RobassayError, Terminated, UsageError, tell
 
 __all__ = ["app", "audits", "main", "stores", "studies"]
 
@@ -21,7 +21,7 @@ def main() -> None:
     try:
         app()
     except RobassayError as error:
-        print(f"robassay: {printable(str(error))}", file=sys.stderr)
+        tell(f"robassay: {error}")
         codes = {Interrupted: 130, Terminated: 143, UsageError: 2}
         sys.exit(next((code for kind, code in codes.items() if isinstance(error, kind)), 1))
     except BrokenPipeError:
@@ -29,6 +29,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        named = f"'{printable(str(error.filename))}': " if error.filename else ""
-        print(f"robassay: {named}{error.strerror or error}.", file=sys.stderr)
+        named = f"'{error.filename}': " if error.filename else ""
+        tell(f"robassay: {named}{error.strerror or error}.")
         sys.exit(1)
+    except KeyboardInterrupt:  # before a command was at work, or after
+        tell("robassay: interrupted.")
+        sys.exit(130)

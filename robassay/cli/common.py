@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robassay.errors import Interrupted, LostCell, RobassayError, UsageError
+from robassay.errors import Interrupted, LostCell, RobassayError, UsageError, tell
 from robassay.version import __version__
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def run_study(
         except LostCell as lost:  # since it was computed, or looked at
             if turn + 1 == READ_TRIES:
                 raise
-            print(f"robassay: {lost}", file=sys.stderr)
+            tell(f"robassay: {lost}")
     raise AssertionError("not reached")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from robassay.cell import Cell, Model
 from robassay.cells import Craft, Score
+from robassay.errors import tell
 from robassay.given import Given
 from robassay.models import Train
 from robassay.plan import Plan
@@ -109,7 +110,7 @@ class Progress:
         told = "" if left is None else f", about {_clock(left)} left"
         now = f"; now: {title(running[0])}" if running else ""
         done = f"{self._finished} of {self._total} cells in {_clock(self._told - self._began)}"
-        print(f"robassay: {done}{told}{now}", file=sys.stderr)
+        tell(f"robassay: {done}{told}{now}")
 
     def _left(self, running: list[Cell]) -> float | None:
         """Seconds left from the mean time of finished cells of each kind; None while a kind is unknown.
@@ -145,19 +146,19 @@ class Progress:
         for text in warnings:
             if text not in self._warned:
                 self._warned.add(text)
-                print(f"robassay: {title(cell)} ({cell.key}): {text}", file=sys.stderr)
+                tell(f"robassay: {title(cell)} ({cell.key}): {text}")
 
     def failed(self, cell: Cell, error: str) -> None:
         """A cell failed; said even when quiet."""
         self._finished += 1
         self._drop(cell)
         if not self.silent:
-            print(f"robassay: failed: {title(cell)} ({cell.key}): {error}", file=sys.stderr)
+            tell(f"robassay: failed: {title(cell)} ({cell.key}): {error}")
 
     def said(self, text: str) -> None:
         """Something that whoever waits must know; said even when quiet."""
         if not self.silent:
-            print(f"robassay: {text}", file=sys.stderr)
+            tell(f"robassay: {text}")
 
     def _drop(self, cell: Cell) -> None:
         self._fractions.pop(cell.key, None)
