@@ -46,7 +46,7 @@ from robassay.papers.aligned import (
     competitors,
     controls,
 )
-from robassay.papers.assailed import CLEAN, FORM, LOSSES, Assailed, Spent, attacks
+from robassay.papers.assailed import CLEAN, FORM, LOSSES, Spent, attacks
 from robassay.papers.eustratiadis2020 import KNOWN, eustratiadis2020
 from robassay.papers.grounds import Ground, ground
 from robassay.papers.published import table
@@ -497,7 +497,3 @@ def test_the_whole_study_runs_on_digits(smoke: Study, tmp_path: Any) -> None:
     assert all(line[beyond]["value"] == 0 for line in theorem["cells"])
     assert len(document["drawings"]) == 3 and len(document["audits"]) == 1
     assert all(check["sentence"] != "not computed" for check in document["checks"])
-
-
-def test_the_images_of_both_groups_of_networks_are_each_their_own(where: Ground) -> None:
-    assert isinstance(where.rivals, Assailed) and set(where.ablation.nets) == {NONE, *M}
