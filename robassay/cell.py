@@ -107,7 +107,7 @@ def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
-def _children(value: object) -> list[Cell]:
+def _children(value: Any) -> list[Cell]:
     """The cells in a dataclass's fields."""
     held = [getattr(value, f.name) for f in _fields(type(value))]
     return [c for v in held if type(v) not in _PLAIN for c in _cells_in(v)]
