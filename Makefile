@@ -38,6 +38,7 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tests/advisories.py
 
 mutants: env
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py

@@ -109,7 +109,7 @@ def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
-def _children(value: object) -> list[Cell]:
+def _children(value: Any) -> list[Cell]:
     """The cells in a dataclass's fields."""
     kind: Any = type(value)
     held = [getattr(value, f.name) for f in _fields(kind)]
