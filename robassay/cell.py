@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
@@ -104,9 +104,13 @@ _PLAIN = frozenset((bool, int, str, float, type(None)))
 """Types that hold no cell. Most of what a plan looks at is of one of them, and there may be millions."""
 
 
-@cache
+_layouts: dict[type, tuple[dataclasses.Field[Any], ...]] = {}
+
+
 def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    if kind not in _layouts:
+        _layouts[kind] = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return _layouts[kind]
 
 
 def _children(value: Any) -> list[Cell]:
