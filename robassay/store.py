@@ -50,6 +50,8 @@ class Store:
             if found is None and not create:
                 raise UsageError(f"'{root}' is not a robassay store. Write the folder that `robassay run` wrote to.")
             if found is None and self.root.exists() and not self._empty():
+                found = self._mark()  # another process may have made it between the two looks
+            if found is None and self.root.exists() and not self._empty():
                 raise UsageError(f"'{root}' holds something else. Choose an empty or new folder with --store.")
             if found is None:
                 self.root.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from robassay.plan import plan
 from robassay.registry import load_file
 from robassay.run import carry_out
 from robassay.run.worker import LocalContext, compute
-from robassay.store import Store
+from robassay.store import MARK, Store
 
 toy = load_file(Path(__file__).parent / "toy_study.py")
 
@@ -90,7 +90,7 @@ sys.path.insert(0, {tests!r})
 from robassay.registry import load_file
 from robassay.run import carry_out
 from robassay.run.worker import LocalContext, compute
-from robassay.store import Store
+from robassay.store import MARK, Store
 toy = load_file({toy!r})
 carry_out([toy.Number(i, .25) for i in range(8)], Store({store!r}), {workers}, quiet=True)
 """
@@ -198,3 +198,19 @@ def test_a_damaged_cell_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(RobassayError, match=f"cell {key} .* is damaged"):
         store.read(key)
+
+
+def test_a_store_that_another_process_makes_between_two_looks_is_one(tmp_path, monkeypatch):
+    made, first = Store._mark, []
+
+    def late(self):
+        found = made(self)
+        if not first:  # the first look comes too early: what the other process makes is there right after it
+            first.append(found)
+            self.root.mkdir()
+            (self.root / "cells").mkdir()
+            (self.root / "STORE").write_bytes(MARK)
+        return found
+
+    monkeypatch.setattr(Store, "_mark", late)
+    assert Store(tmp_path / "s").done() == set() and first == [None]
