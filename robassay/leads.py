@@ -14,7 +14,7 @@ import numpy as np
 
 from robassay.errors import UsageError
 from robassay.folds import Fold, Rows, blocks, same_images, worst
-from robassay.intervals import Estimate, Matrix, ahead, difference, mean, rate
+from robassay.intervals import Estimate, Matrix, ahead, difference, mean, rate, ratio
 
 Kind = Literal["more", "shorter", "sure"]
 """What a comparison compares, see :class:`Leads`."""
@@ -100,13 +100,39 @@ def _least(found: list[Estimate], allowed: tuple[float, ...], spare: int) -> Est
 
 
 @dataclass(frozen=True)
-class Passed(Fold):
-    """The least lead of several comparisons of two rates, each over the images that pass a gate of its own.
+class Carried(Fold):
+    """Success on one network of what fools another one (Tan et al. 2020, Table III and App. G2).
 
-    Evaluations come by fours: target, gate, target, gate. An image passes where the attack has changed it and fools
-    the gate, which is the network it was made on, in more than ``above`` of its draws; the rate is success on the
-    target over those images (Tan et al. 2020, App. G2). Both sides of a comparison are of the same images, of which
-    different ones may pass; what the two have in common is in the interval. n is the smaller number that passed.
+    Evaluations: the network under the attack and on the clean images, and the same of the one that was attacked, the
+    gate. An image counts where both are right when it is clean, the attack has changed it, and it fools the gate in
+    more than ``above`` of its draws: so what a network gets wrong by itself is no success of an attack.
+
+    Args:
+        above: share of the gate's draws.
+    """
+
+    above: float = 0.5
+
+    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
+        same_images(evaluations)
+        return ratio(*carried(evaluations, self.above), blocks(evaluations[:1]))
+
+
+def carried(four: Sequence[Rows], above: float) -> tuple[list[Matrix], Matrix]:
+    """Successes (R, N) on the target, 0 where an image does not count, and which do (N,)."""
+    target, clean, gate, gate_clean = four
+    fooled = (gate.linf > 0) & (gate.fooled().mean(0) > above)
+    counts = (fooled & _right(clean) & _right(gate_clean)).astype(np.float64)
+    return [target.fooled() * counts], counts
+
+
+@dataclass(frozen=True)
+class Passed(Fold):
+    """The least lead of several comparisons of two rates as of :class:`Carried`.
+
+    Evaluations come by eights: the four of the first side of a comparison, those of the second. Both are of the same
+    images, of which different ones may count; what the two have in common is in the interval. n is the smaller number
+    that counts.
 
     Args:
         allowed: added to each lead, ≥ 0; "almost as much" is .2.
@@ -128,19 +154,15 @@ class Passed(Fold):
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
         if not evaluations:  # a claim whose data are not at hand
             return NOTHING
-        if len(evaluations) != 4 * len(self.allowed):
-            raise UsageError(f"{len(evaluations)} evaluations are not two targets with gates for {self.allowed}.")
+        if len(evaluations) != 8 * len(self.allowed):
+            raise UsageError(f"{len(evaluations)} evaluations are not two sides of four for {self.allowed}.")
         found = []
-        for i in range(0, len(evaluations), 4):
-            one, gate, other, its = evaluations[i : i + 4]
-            same_images((one, gate, other, its))
-            sides = (self._side(one, gate), self._side(other, its))
-            found.append(ahead(*sides, blocks((one, other))))
+        for i in range(0, len(evaluations), 8):
+            eight = evaluations[i : i + 8]
+            same_images(eight)
+            one, other = carried(eight[:4], self.above), carried(eight[4:], self.above)
+            found.append(ahead(one, other, blocks((eight[0], eight[4]))))
         return _least(found, self.allowed, self.spare)
-
-    def _side(self, target: Rows, gate: Rows) -> tuple[list[Matrix], Matrix]:
-        opened = ((target.linf > 0) & (gate.fooled().mean(0) > self.above)).astype(np.float64)
-        return [target.fooled() * opened], opened
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from robassay.errors import UsageError
 from robassay.folds import Rows, Success
 from robassay.intervals import difference, rate
-from robassay.leads import Boxes, Leads, Passed, PerPixel, Union
+from robassay.leads import Boxes, Carried, Leads, Passed, PerPixel, Union
 from robassay.study import Measure
 from robassay.thawed import thaw
 
@@ -110,30 +110,38 @@ def test_what_is_no_list_of_comparisons_is_refused() -> None:
         Leads(*ONE)([RIGHT, RIGHT, RIGHT])
 
 
-def test_rates_over_images_that_pass_their_own_gates() -> None:
-    """30 pass the first gate, 9 of them fool the target; 20 pass the second, 2 of them fool it: .3 − .1."""
-    one, gate, other, its = hits(9), hits(30), hits(2), hits(20)
-    found = Passed((0.0,))([one, gate, other, its])
-    assert found.value == pytest.approx(9 / 30 - 2 / 20) and found.n == 20
-    assert Passed((0.0,))([other, its, one, gate]).value == pytest.approx(2 / 20 - 9 / 30)
-    unmoved = hits(9, l2=np.where(np.arange(40) < 3, 0.0, 1.0))
-    assert Passed((0.0,))([unmoved, gate, other, its]).value == pytest.approx(6 / 27 - 2 / 20)
+def four(target: Rows, gate: Rows, clean: Rows = RIGHT, its: Rows = RIGHT) -> list[Rows]:
+    return [target, clean, gate, its]
+
+
+def test_what_is_carried_is_over_images_that_fool_the_gate_and_were_right_on_both() -> None:
+    """30 fool the gate, 9 of them the target. Wrong when clean: 3 of these 9 on the target, 5 others on the gate."""
+    assert Carried()(four(hits(9), hits(30))) == rate(made(np.arange(30) < 9).fooled())
+    wrong, its = made(np.arange(40) < 3, 0.0), made((np.arange(40) >= 20) & (np.arange(40) < 25), 0.0)
+    found = Carried()(four(hits(9), hits(30), wrong, its))
+    assert (found.value, found.n) == (pytest.approx(6 / 22), 22)
+    unmoved = hits(30, l2=np.where(np.arange(40) < 3, 0.0, 1.0))
+    assert Carried()(four(hits(9), unmoved)).value == pytest.approx(6 / 27)
     half = made(np.stack([np.arange(40) < 30, np.arange(40) < 10]))
-    assert Passed((0.0,), above=0.5)([one, half, other, its]).value == pytest.approx(9 / 10 - 2 / 20)
-    assert Passed((0.0,), above=0.4)([one, half, other, its]).value == pytest.approx(9 / 30 - 2 / 20)
-    assert Passed((0.0,))([one, hits(0), other, its]).n == 0
+    assert Carried()(four(hits(9), half)).value == pytest.approx(9 / 10)
+    assert Carried(0.4)(four(hits(9), half)).value == pytest.approx(9 / 30)
+    assert Carried()(four(hits(9), hits(0))).n == 0
 
 
 def test_of_gated_comparisons_the_least_is_told_and_allowances_are_added() -> None:
-    sides = [hits(9), hits(30), hits(2), hits(20), hits(2), hits(20), hits(9), hits(30)]
+    """.3 and .1, one way round and the other."""
+    three, one = four(hits(9), hits(30)), four(hits(2), hits(20))
+    assert Passed((0.0,))([*three, *one]).value == pytest.approx(0.2) and Passed((0.0,))([*three, *one]).n == 20
+    sides = [*three, *one, *one, *three]
     assert Passed((0.0, 0.0))(sides).value == pytest.approx(-0.2)
     assert Passed((0.0, 0.3))(sides).value == pytest.approx(0.1)
     assert Passed((0.0, 0.0), spare=1)(sides).value == pytest.approx(0.2)
+    assert Passed((0.0,))([*four(hits(9), hits(0)), *one]).n == 0 and Passed((0.0,))([]).n == 0
     for given in ((), (-0.1,)):
         with pytest.raises(UsageError):
             Passed(given)
-    with pytest.raises(UsageError, match="4 evaluations"):
-        Passed((0.0, 0.0))(sides[:4])
+    with pytest.raises(UsageError, match="8 evaluations"):
+        Passed((0.0, 0.0))(sides[:8])
 
 
 def test_boxes_compare_medians_and_quartiles_over_settings() -> None:
@@ -165,5 +173,5 @@ def test_boxes_draw_images_of_a_group_together_and_leave_out_what_was_wrong() ->
 def test_a_frozen_lead_is_read_as_it_was_written() -> None:
     fold = Leads(("more", "shorter"), (0.0, 0.1), spare=0, of=2)
     assert thaw(Measure((), fold).freeze()["fold"]) == fold
-    for one in (PerPixel(784), Passed((0.0, 0.2), 0, 0.75), Boxes((0, 1), "spread")):
+    for one in (PerPixel(784), Carried(0.75), Passed((0.0, 0.2), 0, 0.75), Boxes((0, 1), "spread")):
         assert thaw(Measure((), one).freeze()["fold"]) == one

@@ -118,7 +118,7 @@ def test_a_figure_of_ours_is_of_the_network_and_the_attack_that_its_place_says(s
             assert craft.attack.c0 == float(c) and craft.attack.search == 1 and craft.attack.offered == offered
     third = found["tan2020-iii"].entries["BIM 16/255", "BSN-L"].evaluations
     assert all(s.on.threat.eps == 16 / 255 and s.target != s.on.sources[0] for s in third[0])
-    assert all(s.target == s.on.sources[0] for s in third[1]), "the gate is the network that was attacked"
+    assert all(s.target == s.on.sources[0] for s in third[2]), "the gate is the network that was attacked"
 
 
 def test_attacks_are_the_papers() -> None:
@@ -158,7 +158,7 @@ def test_both_sides_of_a_comparison_are_judged_on_the_same_images(study: Study) 
         fold, found = item.evidence.fold, item.evidence.evaluations
         assert item.limit == 0 and item.side == "above"
         kinds.add(type(fold))
-        size = 2 * (fold.of + 1) if isinstance(fold, Leads) else 4 if isinstance(fold, Passed) else 3
+        size = 2 * (fold.of + 1) if isinstance(fold, Leads) else 8 if isinstance(fold, Passed) else 3
         for i in range(0, len(found), size) if not isinstance(found[0][0], Cloud) else ():
             four = found[i : i + size]
             assert len({tuple(score.examples for score in one) for one in four}) == 1, item.id
@@ -168,9 +168,12 @@ def test_both_sides_of_a_comparison_are_judged_on_the_same_images(study: Study) 
                     assert not any(isinstance(s.on, Craft) for s in side[-1])
                     assert len({s.target for one in side for s in one}) == 1
             if isinstance(fold, Passed):
-                for target, gate in (four[:2], four[2:]):
+                for target, clean, gate, its in (four[:4], four[4:]):
                     assert [s.on for s in target] == [s.on for s in gate], "one attack, two networks"
                     assert {s.target for s in gate} == {s.on.sources[0] for s in gate} != {s.target for s in target}
+                    for attacked, calm in ((target, clean), (gate, its)):
+                        assert {s.target for s in attacked} == {s.target for s in calm}
+                        assert [s.examples for s in attacked] == [s.on for s in calm]
             if isinstance(fold, Boxes):
                 average, single, clean = four
                 assert [s.on for s in average] == [s.on for s in single] and average[0].policy.draws == 10

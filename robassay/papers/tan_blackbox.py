@@ -14,7 +14,7 @@ from robassay.cells import Examples, Score
 from robassay.classifier import Net
 from robassay.comparison import Comparison
 from robassay.estimators import Backprop
-from robassay.gates import Gated
+from robassay.leads import Carried
 from robassay.nets.bsn import BSN, BSNL
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.resnet import ResNet18
@@ -52,6 +52,14 @@ class Transfer:
     own: dict[str, Evaluation]
     """By attack: what ResNet18 itself decides, the gate."""
     clean: dict[str, Evaluation]
+    right: Evaluation
+    """ResNet18's decisions about the images as they are."""
+
+    def sides(self, net: str, attack: str) -> tuple[Evaluation, ...]:
+        """A network and the gate, each under the attack and clean, on the images that all of them have."""
+        found = (self.hit[net, attack], self.clean[net], self.own[attack], self.right)
+        common = min(len(slices) for slices in found)
+        return tuple(slices[:common] for slices in found)
 
 
 def transfer(setting: Setting, only: tuple[str, ...] = ()) -> Transfer:
@@ -81,7 +89,9 @@ def transfer(setting: Setting, only: tuple[str, ...] = ()) -> Transfer:
         parts = Examples(setting.data, "test", 0, spent.images).slices(spent.slice)
         clean[name] = tuple(Score(subject.model, part, POLICY, spent.launches) for part in parts)
     own = {word: tuple(Score(source, craft, POLICY, 1) for craft in made) for word, made in crafts.items()}
-    return Transfer(hit, own, clean)
+    whole = Examples(setting.data, "test", 0, stop).slices(setting.effort(SOURCE).slice)
+    right = tuple(Score(source, part, POLICY, setting.effort(SOURCE).launches) for part in whole)
+    return Transfer(hit, own, clean, right)
 
 
 def transfer_table(setting: Setting, found: Transfer, absent: str = WHOLE) -> Table:
@@ -90,16 +100,13 @@ def transfer_table(setting: Setting, found: Transfer, absent: str = WHOLE) -> Ta
     rows = (*printed.rows, MARGIN) if here else tuple(found.own)
     cols = (*printed.cols, *(name for name in found.clean if name not in printed.cols))
     entries = {
-        (row, col): Measure((hit, found.own[row][: len(hit)]), Gated())
-        for row in rows
-        for col in cols
-        if (hit := found.hit.get((col, row))) is not None
+        (row, col): Measure(found.sides(col, row), Carried()) for row in rows for col in cols if (col, row) in found.hit
     }
     gone = {(row, col): absent for row in rows for col in cols if (row, col) not in entries}
     beside = {cell: figure.value for cell, figure in printed.figures.items()} if here else {}
     caption = (
         f"Tan et al., Table III: share of the images that fool ResNet18 on {setting.name} which fool another network, "
-        f"too; C&W with c = 10{setting.told}"
+        f"too, of those that both get right when clean; C&W with c = 10{setting.told}"
     )
     id = "tan2020-iii" if here else f"tan2020-iii-{setting.name.lower()}"
     return Table(id, caption, rows, cols, entries, beside, absent=gone)
@@ -131,10 +138,15 @@ class Copied:
         found: Evaluation = self.outcomes[oracle, kind].success[attack].evaluations[0]  # type: ignore[assignment]
         return found
 
-    def gate(self, oracle: str, kind: str, attack: str) -> Evaluation:
-        """The substitute's own decisions about it."""
-        found: Evaluation = self.outcomes[oracle, kind].success[attack].evaluations[1]  # type: ignore[assignment]
-        return found
+    def sides(self, oracle: str, kind: str, attack: str) -> tuple[Evaluation, ...]:
+        """The oracle and the substitute, each under an attack on the substitute and clean."""
+        outcome = self.outcomes[oracle, kind]
+        hit, gate = outcome.success[attack].evaluations
+        return (hit, *outcome.oracle.evaluations, gate, *outcome.accuracy.evaluations)  # type: ignore[arg-type]
+
+    def measure(self, oracle: str, kind: str, attack: str) -> Measure:
+        """Success on the oracle over images that fool the substitute and that both get right when clean."""
+        return Measure(self.sides(oracle, kind, attack), Carried(SURE))
 
     def clean(self, oracle: str, kind: str) -> Evaluation:
         """The oracle's decisions about the images as they are."""
@@ -199,9 +211,12 @@ def substitute_tables(found: dict[str, Copied | str], told: str) -> list[Item]:
             if isinstance(made, str):
                 gone[row, col] = made
             else:
-                entries[row, col] = made.outcomes[col, BY_NET].success[attacks[word]]
+                entries[row, col] = made.measure(col, BY_NET, attacks[word])
     beside = {cell: figure.value for cell, figure in printed.figures.items()}
-    words = f"; over images that fool the substitute in more than {SURE:.0%} of its draws{told}"
+    words = (
+        f"; over images that both get right when clean and that fool the substitute in more than {SURE:.0%} of its "
+        f"draws{told}"
+    )
     caption = f"Tan et al., Table IV: success by a substitute, a ResNet18, on its oracle{words}"
     items: list[Item] = [Table("tan2020-iv", caption, printed.rows, cols, entries, beside, absent=gone)]
     titles = {
@@ -224,8 +239,7 @@ def substitute_tables(found: dict[str, Copied | str], told: str) -> list[Item]:
 
 
 def _bar(made: Copied, oracle: str, kind: str, attack: str) -> Measure | str:
-    outcome = made.outcomes.get((oracle, kind))
-    return WHOLE if outcome is None else outcome.success[attack]
+    return made.measure(oracle, kind, attack) if (oracle, kind) in made.outcomes else WHOLE
 
 
 def _cost(found: dict[str, Copied | str]) -> Table:

@@ -86,13 +86,12 @@ def judged(sides: Sequence[tuple[Kind, Side, Side, float]], spare: int = 0) -> M
     return Measure(tuple(evaluations), fold)
 
 
-def passed(sides: Sequence[tuple[Evaluation, Evaluation, Evaluation, Evaluation, float]], spare: int = 0,
-           above: float = 0.5) -> Measure:  # fmt: skip
-    """The least lead of several comparisons of (target, gate) with (target, gate), each with its allowance."""
+def passed(sides: Sequence[tuple[Side, Side, float]], spare: int = 0, above: float = 0.5) -> Measure:
+    """The least lead of several comparisons of rates as in :class:`~robassay.leads.Carried`, with allowances."""
     evaluations: list[Evaluation] = []
-    for *four, _ in sides:
-        common = min(len(one) for one in four)
-        evaluations += [one[:common] for one in four]
+    for one, other, _ in sides:
+        common = min(len(slices) for slices in (*one, *other))
+        evaluations += [slices[:common] for slices in (*one, *other)]
     return Measure(tuple(evaluations), Passed(tuple(more for *_, more in sides), spare, above))
 
 
@@ -160,11 +159,10 @@ def transfer_claims(found: Transfer) -> dict[str, tuple[str, Measure]]:
     nets = [name for name in ("MC-SEFRON", "BSN-L", "BNN-S") if name in found.clean]
     t07 = []
     for net in nets:
-        best = (found.hit[net, BALL], found.own[BALL])
-        grows = [(f"BIM {b}", f"BIM {a}") for a, b in pairwise(LOW)]
-        t07 += [(found.hit[net, b], found.own[b], found.hit[net, a], found.own[a], TENTH) for b, a in grows]
-        t07 += [(*best, found.hit[net, word], found.own[word], 0.0) for word in (CARLINI, TURNED, "Boundary")]
-    t08 = [(found.hit["BNN-S", BALL], found.own[BALL], found.hit[net, BALL], found.own[BALL], 0.0) for net in nets[:-1]]
+        t07 += [(found.sides(net, f"BIM {b}"), found.sides(net, f"BIM {a}"), TENTH) for a, b in pairwise(LOW)]
+        rivals = (CARLINI, TURNED, "Boundary")
+        t07 += [(found.sides(net, BALL), found.sides(net, word), 0.0) for word in rivals]
+    t08 = [(found.sides("BNN-S", BALL), found.sides(net, BALL), 0.0) for net in nets[:-1]]
     sides = {net: (*(found.hit[net, word] for word in IN_BALL), found.clean[net]) for net in nets}
     union = [("more", sides["BNN-S"], sides[net], 0.0) for net in nets[:-1]]
     return {
@@ -176,10 +174,9 @@ def transfer_claims(found: Transfer) -> dict[str, tuple[str, Measure]]:
 
 def substitute_claims(found: Copied) -> dict[str, tuple[str, Measure]]:
     """t09 to t11, over images that fool the substitute in three quarters of its draws; "-union" over all that are
-    right, the worse of BIM and PGD on the margin. t09 compares attacks with each other."""
-
-    def bar(oracle: str, kind: str, attack: str) -> tuple[Evaluation, Evaluation]:
-        return found.hit(oracle, kind, attack), found.gate(oracle, kind, attack)
+    right, the worse of BIM and PGD on the margin. t09 compares attacks with each other. Two of the paper's dozen bars
+    may point the other way in t11, or as large a part of ours."""
+    bar = found.sides
 
     def side(oracle: str, kind: str) -> Side:
         return (*(found.hit(oracle, kind, a) for a in (BALL, MARGIN)), found.clean(oracle, kind))
@@ -187,11 +184,11 @@ def substitute_claims(found: Copied) -> dict[str, tuple[str, Measure]]:
     t09 = []
     for oracle in ORACLES[:3]:
         ball, cw, mod = (bar(oracle, BY_NET, attack) for attack in (BALL, CARLINI, TURNED))
-        t09 += [(*mod, *cw, TENTH), (*ball, *cw, TENTH), (*ball, *mod, TENTH)]
+        t09 += [(mod, cw, TENTH), (ball, cw, TENTH), (ball, mod, TENTH)]
     attacks, stochastic = (BALL, CARLINI, TURNED), ("BNN-S", "MC-SEFRON")
-    t10 = [(*bar(o, PLAIN, a), *bar(o, BY_NET, a), 0.0) for o in stochastic for a in attacks]
+    t10 = [(bar(o, PLAIN, a), bar(o, BY_NET, a), 0.0) for o in stochastic for a in attacks]
     mimicked = [o for o in ORACLES if (o, MIMIC) in found.outcomes]
-    t11 = [(*bar(o, MIMIC, a), *bar(o, PLAIN, a), 0.0) for o in mimicked for a in attacks]
+    t11 = [(bar(o, MIMIC, a), bar(o, PLAIN, a), 0.0) for o in mimicked for a in attacks]
     both10 = [("more", side(o, PLAIN), side(o, BY_NET), 0.0) for o in stochastic]
     both11 = [("more", side(o, MIMIC), side(o, PLAIN), 0.0) for o in mimicked]
     worse = "the worse of BIM and PGD on the margin"
@@ -199,7 +196,7 @@ def substitute_claims(found: Copied) -> dict[str, tuple[str, Measure]]:
         "t09": ("substitute ResNet18: ModCWL2 ≥ CWL2, BIM best", passed(t09, above=SURE)),
         "t10": ("a stochastic substitute beats ResNet18, also on the deterministic target", passed(t10, above=SURE)),
         "t10-union": (f"a stochastic substitute beats ResNet18 under {worse}", judged(both10)),  # type: ignore[arg-type]
-        "t11": ("variance mimicking ≥ vanilla in all but two bars", passed(t11, min(2, len(t11) - 1), SURE)),
+        "t11": ("variance mimicking ≥ vanilla in all but two bars", passed(t11, len(t11) // 6, SURE)),
         "t11-union": (f"variance mimicking ≥ vanilla under {worse}", judged(both11)),  # type: ignore[arg-type]
     }
 
