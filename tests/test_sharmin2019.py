@@ -257,7 +257,7 @@ def test_five_steps_and_one_are_the_cells_of_the_protocols(study: Study):
 def test_the_audit_is_of_snn_ii_and_claims_what_the_papers_attack_leaves():
     smoke = study_of("sharmin2019", "smoke", None)
     (audit,) = (item for item in smoke.items if isinstance(item, Audit))
-    assert kind_of(audit.clean[0].target) == "SNN-II" and audit.threat.eps == 32 / 255
+    assert kind_of(audit.clean[0].target) == "SNN-II" and audit.threat.eps == 16 / 255
     (claimed,) = audit.claimed
     assert isinstance(claimed.on.attack, SNNCrafted) and claimed.on.attack.attack.steps == 2
     assert claimed.on.sources == (claimed.target,) and claimed.on.on == audit.clean[0].on

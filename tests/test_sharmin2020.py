@@ -168,6 +168,10 @@ def test_signs_are_those_of_the_sentences(smoke: Study):
         assert told(checks[id], lambda t, by, name: {2: 0.7, 256: 0.3}[t.levels]) == pytest.approx(0.05)
         assert told(checks[id], lambda t, by, name: {2: 0.32, 256: 0.3}[t.levels]) == pytest.approx(0.02)
         assert told(checks[id], lambda t, by, name: steps_of(t) / 100 + (t.levels == 2) * 0.4) == pytest.approx(-0.05)
+        # After ten steps the rates have not settled.
+        assert told(checks[id], lambda t, by, name: (steps_of(t) > 10) * (0.7 if t.levels == 2 else 0.3)) == (
+            pytest.approx(0.05)
+        )
     for id in ("u07", "u07-union"):
         assert told(checks[id], lambda t, by, name: 1.2 - 0.5 * t.net.spikes.leak) == pytest.approx(0.05)
 

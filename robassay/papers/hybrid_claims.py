@@ -95,14 +95,14 @@ def claims_of_sweeps(swept: Sweeps, union: bool) -> list[Claim]:
         one, other = (mean_left([line[q] for line in grid.values()], box) for q in (coarse, fine))
         return Part(less(one, other))
 
-    times, long, leaks = list(swept.steps), list(swept.long), list(swept.leaks)
+    times, long, leaks = list(swept.steps), list(swept.long)[1:], list(swept.leaks)
     coarse, fine = min(swept.ann), max(swept.ann)
     fewer, rounded, only, leaky = dict[str, Part](), dict[str, Part](), dict[str, Part](), dict[str, Part]()
     for box in (WORST,) if union else ("black box", OWN):
         ends = [left(swept.steps[t][fine], box) for t in (times[0], times[-1])]
         fewer[f"T = {times[0]} − T = {times[-1]}, {fine} levels, {box}"] = Part(less(ends[0], ends[1]))
         rounded[f"{coarse} − {fine} levels, mean over T, {box}"] = coarser(swept.steps, box)
-        only[f"SNN-conv, {coarse} − {fine} levels, mean over T, {box}"] = coarser(swept.long, box)
+        only[f"SNN-conv, {coarse} − {fine} levels, mean over T, {box}"] = coarser({t: swept.long[t] for t in long}, box)
         ends = [mean_left(swept.long[t].values(), box) for t in (long[0], long[-1])]
         only |= within(f"SNN-conv, T = {long[0]} − T = {long[-1]}, mean over levels, {box}", less(ends[0], ends[1]))
         ends = [left(swept.leaks[leak], box) for leak in (leaks[0], leaks[-1])]

@@ -201,7 +201,7 @@ def _figure4(matrix: Matrix, where: str) -> list[Curves]:
 
 def _audit(matrix: Matrix, full: bool) -> Audit:
     """The audit of SNN-II, on a hundred images at most; its claim is the paper's own attack, which no word names."""
-    model, eps = matrix.own["SNN-II"], BARS[0] if full else BARS[-1]
+    model, eps = matrix.own["SNN-II"], BARS[0] if full else BARS[1]
     means = attacks_of("SNN-II")[f"{UNTARGETED} {PUBLISHED_STEPS}"].at(eps)
     known = Known(stochastic=full, quiets=full, spiking=True, ruled=True)  # Poisson spikes at "full" only
     on = replace(matrix.images, stop=min(100, matrix.images.stop))
