@@ -116,7 +116,7 @@ class Recipe:
         return epoch > 0 and self.changes(epoch) > self.changes(epoch - 1)
 
     def rate(self, epoch: int, iteration: int = 0) -> float:
-        """The learning rate of an ``epoch`` and of a step (``iteration``), both from 0; steps count through all epochs."""
+        """The learning rate of an ``epoch`` and a step (``iteration``), both from 0; steps count through all epochs."""
         changes = self.changes(epoch)
         fall = math.prod(self.gamma[:changes]) if isinstance(self.gamma, tuple) else self.gamma**changes
         return self.lr * fall / (1 + self.decay * iteration)

@@ -43,8 +43,8 @@ class Twin(Around):
 
 @part(source="Bu et al. 2023 (time-extended attack)")
 class Extended(Around):
-    """The direction by ``inner`` of the same network run for more ``steps`` than it is deployed with; value and logits as
-    deployed.
+    """The direction by ``inner`` of the same network run for more ``steps`` than it is deployed with; value and logits
+    as deployed.
 
     Raises (when used):
         UsageError: the classifier has no time steps.

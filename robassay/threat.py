@@ -190,8 +190,8 @@ class Goal:
         """Difference-of-logits ratio: the margin divided by the gap between the 1st and 3rd largest logit.
 
         Source: Croce and Hein 2020, eq. 6 (untargeted) and eq. 7 (targeted: the gap between the largest and the
-        mean of 3rd and 4th; the margin stands for their true class's logit, which a goal does not know). Equal logits are
-        as in :meth:`scaled_cross_entropy`.
+        mean of 3rd and 4th; the margin stands for their true class's logit, which a goal does not know). Equal logits
+        are as in :meth:`scaled_cross_entropy`.
 
         Raises:
             UsageError: fewer than 3 classes (targeted: 4).

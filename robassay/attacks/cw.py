@@ -28,8 +28,8 @@ class CW(Weighed):
 class ModCW(Weighed):
     """CW plus the mean classification loss of randomly rotated and shifted copies, which c does not multiply.
 
-    Success is judged on the image itself. The fields ``search``, ``steps``, ``lr``, ``c0``, ``factor``, ``abort_early``,
-    ``smoothing`` and ``accept`` are those of :class:`CW`.
+    Success is judged on the image itself. The fields ``search``, ``steps``, ``lr``, ``c0``, ``factor``,
+    ``abort_early``, ``smoothing`` and ``accept`` are those of :class:`CW`.
 
     Args:
         copies: transformed copies per step, fresh each time.

@@ -52,7 +52,7 @@ class AdversarialTraining:
             raise UsageError(f"labels={self.labels!r} is not known. Write 'true' or 'predicted'.")
 
     def lessons(self, model: Classifier, x: Tensor, y: Tensor, epoch: int, rng: Stream) -> list[tuple[float, Tensor]]:
-        """What an epoch, counted from 0, learns from, with ``model``, instead of ``x`` (B, C, H, W) with true labels ``y`` (B,).
+        """What ``model`` learns from in an epoch, counted from 0, instead of ``x`` (B, C, H, W) with labels ``y`` (B,).
 
         Returns:
             Shares of the loss, positive with sum 1, each with its images.
