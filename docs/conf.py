@@ -22,7 +22,6 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "README.md"]
-suppress_warnings = ["toc.empty_glob"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
@@ -57,8 +56,16 @@ def _errors(app: object, what: str, name: str, obj: object, options: object, lin
         lines += ["", "Raises:", "    UsageError: a value that it cannot take; the message says what to write instead."]
 
 
+def _there(app: object, page: str, source: list[str]) -> None:
+    """Patterns of a table of contents that match no page are left out: not every checkout has all pages."""
+    folder = (HERE / page).parent
+    kept = [s for s in source[0].split("\n") if not re.fullmatch(r"[\w./-]+\*", s) or list(folder.glob(s + ".md"))]
+    source[0] = "\n".join(kept)
+
+
 def setup(app: object) -> None:
     """Write the pages of the parts before they are read."""
     app.connect("autodoc-process-docstring", _escape, priority=100)  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", _errors, priority=50)  # type: ignore[attr-defined]
+    app.connect("source-read", _there)  # type: ignore[attr-defined]
     write_parts(HERE / "reference" / "parts")

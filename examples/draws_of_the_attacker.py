@@ -4,8 +4,8 @@ Run:   python examples/draws_of_the_attacker.py
 Cost:  a few seconds.
 
 Prints:
-    the attacker's own draw 0.0 %
-    fresh draws 5.0 % [3.0, 6.0] (n=200)
+    the attacker's own draw 37.5 %
+    fresh draws 49.4 % [44.8, 54.0] (n=200)
 """
 
 import torch
