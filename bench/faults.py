@@ -155,8 +155,8 @@ class World:
             shutil.rmtree(self.store.folder(key))
 
     def begin(self, most: int | None = None) -> None:
-        """Leave a random part unfinished."""
-        count = self.rng.randint(3, most or len(self.keys))
+        """Leave a random part unfinished; without ``most`` at least one cell is finished."""
+        count = self.rng.randint(3, most or len(self.keys) - 1)
         self.remove(*self.rng.sample(self.keys, count))
 
     def run(self, *words: str, workers: int = 0, setup: Setup | None = None) -> Command:
