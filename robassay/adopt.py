@@ -44,7 +44,7 @@ def share(wanted: Iterable[Cell], store: Store, folder: Path, most: float) -> Sh
     """Write the trained cells behind ``wanted`` into a folder of at most ``most`` MB; those that save the most training
     time per byte come first.
 
-    A folder's files that are not among them stay, and so do their entries in the index.
+    What the folder holds already stays, and counts.
     """
     trained = [c for c in with_needs(list(wanted)) if isinstance(c, TRAINED) and store.has(c.key)]
     sizes = {c.key: (store.folder(c.key) / "out.safetensors").stat().st_size for c in trained}
@@ -52,13 +52,13 @@ def share(wanted: Iterable[Cell], store: Store, folder: Path, most: float) -> Sh
     folder.mkdir(parents=True, exist_ok=True)
     index = _index(folder) if (folder / INDEX).is_file() else {}
     index = {key: entry for key, entry in index.items() if (folder / f"{key}.safetensors").is_file()}
-    total = sum((folder / f"{key}.safetensors").stat().st_size for key in index if key not in sizes)
+    total = sum((folder / f"{key}.safetensors").stat().st_size for key in index)
     written, left_out = [], []
     for key in ranked:
-        if total + sizes[key] > most * 1e6:
+        if key not in index and total + sizes[key] > most * 1e6:
             left_out.append(key)
             continue
-        total += sizes[key]
+        total += sizes[key] if key not in index else 0
         raw = content(store.folder(key) / "out.safetensors")
         _replace(folder / f"{key}.safetensors", raw)
         index[key] = {"sha256": digest(raw), "about": store.about(key)}

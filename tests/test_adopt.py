@@ -64,6 +64,8 @@ def test_what_trained_longest_per_byte_comes_first(
     assert (done.written, done.left_out) == ((large,), (small,))
     done = share(wanted, trained, tmp_path / "b", most=(sizes[large] - 1) / 1e6)
     assert (done.written, done.left_out) == ((small,), (large,))
+    done = share(wanted, trained, tmp_path / "b", most=room)  # the small one is there, and stays
+    assert (done.written, done.left_out) == ((small,), (large,))
 
 
 def test_what_was_not_asked_for_is_left(tmp_path: Path, trained: Store) -> None:
