@@ -29,8 +29,8 @@ LAYERS = (
     ("evidence", "landscape"),
     (
         "meaning",
-        "intervals folds gates leads seeds contrasts orderings thawed knowledge verdict pairs study comparison drawn "
-        "protocols",
+        "intervals folds gates leads seeds contrasts orderings calm thawed knowledge verdict pairs study comparison "
+        "drawn protocols",
     ),
     ("documents", "checklist exhibits document"),
     (
