@@ -7,30 +7,31 @@ comparisons the least is told, and of their ends the least, as in :class:`~robas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from robassay.errors import UsageError
 from robassay.folds import Fold, Rows, blocks, padded, same_images, worst
 from robassay.gates import ANY, Crossed, Lead, Rotations, Within, counted
-from robassay.intervals import Estimate, Matrix, ahead, difference, rate, student
+from robassay.intervals import Estimate, Matrix, ahead, difference
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 Pairs = tuple[tuple[int, int], ...]
 """Comparisons: the first of two groups is claimed to be ahead of the second."""
 
 
-def _groups(evaluations: Sequence[Rows], sizes: Sequence[int]) -> list[list[Rows]]:
+def split(evaluations: Sequence[Rows], sizes: Sequence[int]) -> list[list[Rows]]:
+    """Groups that follow each other. Raises UsageError where the sizes do not add up."""
     if sum(sizes) != len(evaluations):
         raise UsageError(f"groups of {list(sizes)} need {sum(sizes)} evaluations, not {len(evaluations)}.")
     ends = np.cumsum(sizes)
     return [list(evaluations[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _least(found: Sequence[Estimate], allowed: Sequence[float]) -> Estimate:
+def least(found: Sequence[Estimate], allowed: Sequence[float]) -> Estimate:
+    """The least value and ends, each with what it is allowed; nothing where one comparison has no image."""
     if any(one.n == 0 or math.isnan(one.value) for one in found):
         return NOTHING
     raised = [(one.value + more, one.low + more, one.high + more) for one, more in zip(found, allowed, strict=True)]
@@ -38,7 +39,8 @@ def _least(found: Sequence[Estimate], allowed: Sequence[float]) -> Estimate:
     return Estimate(value, low, high, min(one.n for one in found))
 
 
-def _check_pairs(pairs: Pairs, allowed: Sequence[float], groups: int) -> None:
+def check_pairs(pairs: Pairs, allowed: Sequence[float], groups: int) -> None:
+    """Raise UsageError for pairs of groups that are not there."""
     if len(allowed) != len(pairs) or not pairs or not all(0 <= k < groups for pair in pairs for k in pair):
         raise UsageError(
             f"pairs={pairs} with allowed={tuple(allowed)} are no comparisons of {groups} groups. Write pairs of their "
@@ -72,7 +74,7 @@ class Passing(Fold):
     within: Within = ANY
 
     def __post_init__(self) -> None:
-        _check_pairs(self.pairs, self.allowed, len(self.sizes))
+        check_pairs(self.pairs, self.allowed, len(self.sizes))
         Crossed(self.size, self.pass_at)
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
@@ -80,10 +82,10 @@ class Passing(Fold):
         crossed = Crossed(self.size, self.pass_at)
         sides = [
             counted(crossed.trials(group), self.pass_at, self.above, self.within)
-            for group in _groups(evaluations, self.sizes)
+            for group in split(evaluations, self.sizes)
         ]
         shared = blocks(evaluations)
-        return _least([ahead(sides[i], sides[j], shared) for i, j in self.pairs], self.allowed)
+        return least([ahead(sides[i], sides[j], shared) for i, j in self.pairs], self.allowed)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Fooled(Fold):
     within: Within = ANY
 
     def __post_init__(self) -> None:
-        _check_pairs(self.pairs, self.allowed, len(self.sizes))
+        check_pairs(self.pairs, self.allowed, len(self.sizes))
         if len(self.models) != len(self.sizes) or any(
             m < 1 or n % m for n, m in zip(self.sizes, self.models, strict=False)
         ):
@@ -116,9 +118,9 @@ class Fooled(Fold):
             )
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        groups = _groups(padded(evaluations), self.sizes)
+        groups = split(padded(evaluations), self.sizes)
         sides = [union(group, models, self.within) for group, models in zip(groups, self.models, strict=True)]
-        return _least([difference(sides[i], sides[j]) for i, j in self.pairs], self.allowed)
+        return least([difference(sides[i], sides[j]) for i, j in self.pairs], self.allowed)
 
 
 def union(group: Sequence[Rows], models: int, within: Within) -> Matrix:
@@ -209,7 +211,7 @@ class Ranked(Fold):
             Lead(len(joint), self.size, self.size, self.pass_at, 0, within=self.within)([*joint, *joint]),
             Lead(len(joint), self.size, self.size, 0, 0, within=self.within)([*joint, *single]),
         )
-        return _least(steps, (0.0, 0.0))
+        return least(steps, (0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class Longer(Fold):
         Fooled(self.sizes, self.models, self.pairs, (0.0,) * len(self.pairs))
 
     def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        groups = _groups(evaluations, self.sizes)
+        groups = split(evaluations, self.sizes)
         far = [_distance(group, models) for group, models in zip(groups, self.models, strict=True)]
         found = []
         for i, j in self.pairs:
@@ -241,7 +243,7 @@ class Longer(Fold):
             one, other = far[i][:n], far[j][:n]
             same_images([_first(groups[k][0], n) for k in (i, j)])
             found.append(difference((one > other)[None].astype(float), (one < other)[None].astype(float)))
-        return _least(found, (0.0,) * len(found))
+        return least(found, (0.0,) * len(found))
 
 
 def _first(rows: Rows, n: int) -> Rows:
@@ -257,94 +259,6 @@ def _distance(group: Sequence[Rows], models: int) -> Matrix:
         good = np.all([rows.fooled().mean(0)[:n] >= 0.5 for rows in own], axis=0)
         found = np.where(good, np.minimum(found, own[0].l2[:n]), found)
     return found
-
-
-@dataclass(frozen=True)
-class Steady(Fold):
-    """:class:`~robassay.folds.Stability`, averaged over models. Evaluations: disturbed and clean, model by model."""
-
-    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        return rate(np.mean(_still(evaluations), axis=0)[None], blocks(evaluations))
-
-
-@dataclass(frozen=True)
-class Steadier(Fold):
-    """By how much some schemes stand stiller than others, paired by image; each is averaged over its models.
-
-    Args:
-        sizes: evaluations of each scheme, disturbed and clean, model by model.
-        pairs: which is claimed to be ahead of which.
-    """
-
-    sizes: tuple[int, ...]
-    pairs: Pairs
-
-    def __post_init__(self) -> None:
-        _check_pairs(self.pairs, (0.0,) * len(self.pairs), len(self.sizes))
-
-    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        same_images(evaluations)
-        sides = [np.mean(_still(group), axis=0)[None] for group in _groups(evaluations, self.sizes)]
-        found = [difference(sides[i], sides[j], blocks(evaluations)) for i, j in self.pairs]
-        return _least(found, (0.0,) * len(found))
-
-
-@dataclass(frozen=True)
-class Spread(Fold):
-    """Standard deviation over models of their stability; of several schemes by how much a first one's is below theirs.
-
-    The interval is the jackknife's over images: of these models, not of all that could be trained.
-
-    Args:
-        sizes: as in :class:`Steadier`; a single scheme gives its own spread.
-        pairs: the first of a pair is claimed to have the smaller spread.
-    """
-
-    sizes: tuple[int, ...]
-    pairs: Pairs = ()
-
-    def __post_init__(self) -> None:
-        if self.pairs:
-            _check_pairs(self.pairs, (0.0,) * len(self.pairs), len(self.sizes))
-        if any(size < 4 for size in self.sizes):
-            raise UsageError(f"sizes={self.sizes}: a spread needs two models at least, four evaluations per scheme.")
-
-    def __call__(self, evaluations: Sequence[Rows]) -> Estimate:
-        same_images(evaluations)
-        still = [np.array(_still(group)) for group in _groups(evaluations, self.sizes)]
-        if not self.pairs:
-            return _jackknifed(lambda kept: _sd(still[0][:, kept]), still[0].shape[1])
-        found = [_behind(still[i], still[j]) for i, j in self.pairs]
-        return _least(found, (0.0,) * len(found))
-
-
-def _behind(one: Matrix, other: Matrix) -> Estimate:
-    """By how much the spread of ``one`` (models, N) is below that of ``other``."""
-    return _jackknifed(lambda kept: _sd(other[:, kept]) - _sd(one[:, kept]), one.shape[1])
-
-
-def _still(evaluations: Sequence[Rows]) -> list[Matrix]:
-    """(N,) per model: the share of draws whose decision is one about the clean image."""
-    found = []
-    for disturbed, clean in zip(evaluations[::2], evaluations[1::2], strict=True):
-        same_images([disturbed, clean])
-        found.append(np.mean([(disturbed.decisions == one).mean(0) for one in clean.decisions], axis=0))
-    return found
-
-
-def _sd(still: Matrix) -> float:
-    return float(still.mean(1).std(ddof=1))
-
-
-def _jackknifed(statistic: Callable[[NDArray[np.int64]], float], n: int) -> Estimate:
-    """A statistic of the images with its jackknife interval (Efron and Stein 1981)."""
-    every = np.arange(n)
-    value = statistic(every)
-    if n < 2:
-        return Estimate(value, math.nan, math.nan, n)
-    left = np.array([statistic(np.delete(every, i)) for i in range(n)])
-    half = student(n - 1.0) * math.sqrt((n - 1) / n * float(((left - left.mean()) ** 2).sum()))
-    return Estimate(value, value - half, value + half, n)
 
 
 @dataclass(frozen=True)

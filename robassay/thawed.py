@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from robassay import averages, contrasts, folds, gates, leads, orderings, seeds
+from robassay import averages, calm, contrasts, folds, gates, leads, orderings, seeds
 from robassay.folds import Fold
 
 FOLDS: dict[str, type[Fold]] = {
     name: found
-    for module in (folds, gates, leads, seeds, contrasts, orderings, averages)
+    for module in (folds, gates, leads, seeds, contrasts, orderings, averages, calm)
     for name, found in vars(module).items()
     if isinstance(found, type) and issubclass(found, Fold) and found is not Fold
 }

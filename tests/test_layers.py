@@ -30,7 +30,7 @@ LAYERS = (
     ("evidence", "landscape clouds features pace"),
     (
         "meaning",
-        "averages intervals folds gates leads seeds contrasts orderings thawed knowledge verdict pairs study "
+        "averages intervals folds gates leads seeds contrasts orderings calm thawed knowledge verdict pairs study "
         "comparison drawn protocols",
     ),
     ("documents", "checklist exhibits document"),

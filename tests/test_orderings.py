@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 
+from robassay.calm import Spread, Steadier, Steady
 from robassay.contrasts import Farther
 from robassay.errors import UsageError
 from robassay.folds import Rows, padded
@@ -21,9 +22,6 @@ from robassay.orderings import (
     Passing,
     Pooled,
     Ranked,
-    Spread,
-    Steadier,
-    Steady,
     union,
 )
 from robassay.thawed import thaw

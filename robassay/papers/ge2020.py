@@ -7,8 +7,8 @@ RS-1-Adv. Tables 1, 3, 6 and 7 are settings: they are the recipes in :mod:`robas
 number stands beside, on MNIST, Fashion-MNIST and CIFAR-10; a data set that is not at hand is told so, cell by cell.
 Quoted, not built: JSMA, DeepFool, feature squeezing, feature denoising, defensive dropout, input randomisation.
 
-``robassay run ge2020 --scale small``. Cost: "smoke" half a minute, digits in all columns; "small" about 40 minutes of
-one core beside the networks of "networks-ge", "deciders", "positions" and "protocols-translucent", which it shares
+``robassay run ge2020 --scale small``. Cost: "smoke" half a minute, digits in all columns; "small" about half an hour
+of one core beside the networks of "networks-ge", "deciders", "positions" and "protocols-translucent", which it shares
 (four hours from an empty store); "full" has the published networks and schedules: weeks on one GPU.
 
 Deviations, all scales: Table 2 is shown as accuracy, one minus the error that is printed. A joint attack is judged on
@@ -32,38 +32,48 @@ L2: it is the worst per image of all that was made for any scheme at any confide
 attacks, and is not in g05-union; MagNet's own images are compared with as many of each other scheme in g09-union. No
 union: g01 and g12 are accuracies, g06 and g07 noise that nobody aims. "g06-spread" is apart, since its interval is
 over images, of two models per scheme at "small".
+
+What "small" shows beyond the paper. At K = 0 an attack on a random network stops at the first draw that is fooled: of
+fresh draws its images fool 4 % on RS-1, 1 % on RS-1-Dropout, 10 % on Dropout, and 79 % on Standard, which has no noise
+and loses by rounding (table "ge2020-own"). Tables 4 and 5 therefore say how soon luck comes, not how far away a
+boundary is. The audit of RS-1-Adv at L2 1.5 says the same: the paper's attack, untargeted and with one draw, leaves 94
+% of the images, stronger ones 41 %, and its verdict is "overstated".
+
+Where "small" disagrees with the paper. g02: by the shortest change of all attacks RS-1-Adv is ahead of Standard and
+RS-1 alone, on 76 and 52 points more of the images, and not of the schemes with dropout, which halves a layer of 50
+units here, nor of MagNet: open, as these nets learn for one epoch. g07: MagNet refuses nothing at L2 1, some at 2 and
+everything at 5: the thresholds of auto-encoders that have learnt for 20 epochs are higher. It does not notice JPEG for
+the same reason. g06: RS-1 on CIFAR-10 is the least stable of four; at 34 % accuracy it already contradicts itself on
+one clean image in ten. g08 and g10: Dropout's and Dropout-Adv's columns are less vulnerable than RS-1's and
+RS-1-Adv's, by 13 and 19 points. For g10 the share of adversarial images is no fair match: 660 of 3,660 for
+Dropout-Adv, 830 of 28,330 for RS-1-Adv (the paper: 10,000 of 37,000 each); g08 is open. g09-union: few of MagNet's own
+images lie within L2 3, and the other schemes' fool it more often there. Undecided: g01 (within .2 points of zero), g03
+(MagNet: 3.73 and 3.78), g09, g11, the spread in g06, and g05-union, where six single attempts stand against three
+joint ones, most of which are beyond L2 3. g04 holds on networks of 44 and 34 % accuracy with changes six times as long
+as published, which says little.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robassay.auditing import describe_audit
 from robassay.battery import Known
-from robassay.cell import Model
-from robassay.cells import Examples, Score
+from robassay.calm import Spread, Steady
+from robassay.cells import Examples
 from robassay.data import Data, at_hand, find
-from robassay.defences.random_spiking import RandomSpiking
-from robassay.defences.region import PUBLISHED as REGIONS
-from robassay.defended import Regional
-from robassay.folds import Accuracy
 from robassay.gates import Within
-from robassay.models import Quieted, Train
-from robassay.orderings import Pooled, Spread, Steady
+from robassay.orderings import Pooled
 from robassay.papers import ge_claims as claims
-from robassay.papers.ge_columns import GREY, SLICE, WIDE, Column, column, policy_of, slug
+from robassay.papers.ge_columns import GREY, WIDE, Column, column, slug
 from robassay.papers.ge_schemes import LONG, NAMES, check_scale, grey, wide
+from robassay.papers.ge_trained import Trained
 from robassay.papers.published import Printed, table
-from robassay.papers.subjects import magnet_of, mnist_subjects, spiking_positions
-from robassay.policy import MeanOf, Once, Policy, VoteOf
 from robassay.protocols.translucent import across, buckets
-from robassay.study import Audit, Curves, Evaluation, Item, Measure, Study, Table
+from robassay.study import Audit, Curves, Item, Measure, Study, Table
 from robassay.threat import Threat
 
 PAPER, OURS = "ge2020", "RC (ours)"
-SINGLE_NETS = ("Dropout", "Distillation", "RS-1", "RS-1-Dropout", "RS-1-Adv", "Dropout-Adv")
-"""Schemes that are one random network."""
 BEYOND = 2.0
 """Times the paper's largest L2: one bin more."""
 QUOTED = {
@@ -143,91 +153,6 @@ def _columns(scale: str, data_dir: Path | None) -> dict[str, Column | None]:
     here: dict[str, Data | None] = {name: at_hand(id, data_dir) for name, id in WIDE.items()}
     found = {name: None if data is None else column(name, wide(data, scale)) for name, data in here.items()}
     return {GREY: column(GREY, grey(find("mnist", data_dir), scale)), **found}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The networks of Table 2 on MNIST, which learn all images; at "smoke" the first model of every scheme.
-
-    Args:
-        column: MNIST.
-        scale: of the study.
-    """
-
-    column: Column
-    scale: str
-
-    @property
-    def models(self) -> dict[str, Model]:
-        """All schemes but RC."""
-        if self.scale == "smoke":
-            return {n: models[0] for n, models in self.column.models.items() if n != "RC"}
-        subjects = mnist_subjects(self.column.kit.data, self.scale)
-        made = {n: subjects[n].model for n in NAMES if n in subjects}
-        return {**made, "MagNet": magnet_of(subjects["Dropout"], self.column.kit.data, self.scale == "full")}
-
-    @property
-    def images(self) -> Examples:
-        """All test images."""
-        return Examples(self.column.kit.data, "test", 0, 40 if self.scale == "smoke" else 10_000)
-
-    @property
-    def mean(self) -> list[Evaluation]:
-        """Means of ten passes."""
-        return [self._by(self.models[name], MeanOf(10)) for name in SINGLE_NETS]
-
-    @property
-    def off(self) -> list[Evaluation]:
-        """The noise switched off: the paper's "Single pred."."""
-        return [self._by(Quieted(self.models[name]), Once()) for name in SINGLE_NETS]
-
-    @property
-    def spiked(self) -> list[Evaluation]:
-        """Mean of ten with random spiking behind one activation after the other."""
-        kit = self.column.kit
-        if self.scale == "smoke":
-            nets = [Train(RandomSpiking(kit.net, position=i), kit.data, kit.recipe) for i in range(3)]
-            return [self._by(net, MeanOf(10)) for net in nets]
-        made = spiking_positions(kit.data, self.scale == "full").values()
-        return [self._by(one.model, MeanOf(10), replace(self.images, stop=one.tested)) for one in made]
-
-    def entry(self, name: str) -> Measure:
-        """Accuracy as in Table 2."""
-        if self.scale == "smoke":
-            return self.column.accuracy(name)
-        if name == "RC":
-            region = REGIONS["mnist"] if self.scale == "full" else replace(REGIONS["mnist"], votes=200)
-            on = replace(self.images, stop=500)
-            votes = (Score(Regional(self.models["Dropout"], region), part, region.policy, 1) for part in on.slices(100))
-            return Measure((tuple(votes),), Accuracy())
-        return Measure((self._by(self.models[name], policy_of(name, self.column.kit)),), Accuracy())
-
-    def procedures(self, told: str) -> Table:
-        """The three decisions of §5.1, and a single random pass."""
-        off, once, mean, vote = "noise off", "one pass", "mean of 10", "vote of 10"
-        entries: dict[tuple[str, str], Measure] = {}
-        for name, without, ten in zip(SINGLE_NETS, self.off, self.mean, strict=True):
-            passes = tuple(replace(score, policy=Once(), repeats=10) for score in ten)
-            shown = {off: without, once: passes, mean: ten}
-            if self.scale != "small":
-                shown[vote] = tuple(replace(score, policy=VoteOf(10)) for score in ten)
-            entries |= {(name, col): Measure((found,), Accuracy()) for col, found in shown.items()}
-        cols = (off, once, mean, vote)
-        absent = {(name, vote): "full only" for name in SINGLE_NETS if (name, vote) not in entries}
-        caption = (
-            f"§5.1: accuracy by decision procedure on {GREY}; the paper's single prediction is the noise off{told}"
-        )
-        return Table(f"{PAPER}-procedures", caption, SINGLE_NETS, cols, entries, absent=absent)
-
-    def positions(self, told: str) -> Table:
-        """§4.2: where random spiking stands."""
-        rows = tuple(f"behind activation {i + 1}" for i in range(len(self.spiked)))
-        entries = {(r, "accuracy"): Measure((e,), Accuracy()) for r, e in zip(rows, self.spiked, strict=True)}
-        caption = f"§4.2: accuracy on {GREY} with random spiking behind a later layer, mean of ten{told}"
-        return Table(f"{PAPER}-positions", caption, rows, ("accuracy",), entries)
-
-    def _by(self, model: Model, policy: Policy, on: Examples | None = None) -> Evaluation:
-        return tuple(Score(model, part, policy, repeats=1) for part in (on or self.images).slices(SLICE))
 
 
 def _why(one: Column | None, why: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from robassay.calm import Spread, Steadier
 from robassay.contrasts import Farther
 from robassay.folds import Fold
 from robassay.gates import Within
-from robassay.orderings import Fading, Fooled, Longer, NoData, Pairs, Passing, Ranked, Spread, Steadier
+from robassay.orderings import Fading, Fooled, Longer, NoData, Pairs, Passing, Ranked
 from robassay.papers.ge_columns import GREY, Column
 from robassay.papers.ge_schemes import SPIKING
 from robassay.protocols.scenarios import Form, all_of, less

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robassay.attacks.noise import JPEG, Gaussian
+from robassay.calm import Steady
 from robassay.cell import Model
 from robassay.cells import Disturbed, Examples, Score
 from robassay.folds import Accuracy, Refused, Stability
-from robassay.orderings import Steady
 from robassay.policy import Policy
 from robassay.protocols.parts import SLICE, clean
 from robassay.study import Curves, Evaluation, Measure, Table
