@@ -140,7 +140,7 @@ def test_every_scheme_is_what_the_paper_trains(study: Study):
     )
 
 
-CLAIMS = """g01 g12 g02 g02-union g03 g03-union g04 g04-union g04-fashion-mnist g04-fashion-mnist-union g05 g05-union
+CLAIMS = """g01 g12 g02 g02-union g03 g04 g04-union g04-fashion-mnist g04-fashion-mnist-union g05 g05-union
 g06 g06-spread g06-fashion-mnist g06-fashion-mnist-spread g07 g08 g08-union g09 g09-union g10 g10-union g11
 g11-union"""
 
@@ -188,8 +188,6 @@ def test_claims_about_sizes_have_their_signs(study: Study):
     assert told("g02-union", lambda s: longest(s, "RS-1-Adv")) == pytest.approx(1.0)
     assert told("g03", lambda s: len(s.on.sources) == 8) == pytest.approx(0.5)
     assert told("g04", longest) == pytest.approx(0.5) and told("g04-union", longest) == pytest.approx(1.0)
-    several = {e for e in checks["g03-union"].evidence.evaluations}
-    assert {len(e[0].on.sources) for e in several} == {1, 8}
 
 
 def fooled(share: float, images: int = 100, l2: float = 1.0) -> Rows:

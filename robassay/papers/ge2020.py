@@ -21,17 +21,17 @@ stability is measured; five schemes of nine are attacked at K = 0 only; wide net
 one attacked and one not.
 
 Checks, and what their words are taken to mean: g01 compares the mean of ten passes with the noise off, the paper's
-single prediction. g04, g06 and g11 are judged on CIFAR-10, g04 and g06 once more on Fashion-MNIST. g05 is judged in
-the last bin of L2 and over the four schemes that have all confidences. g08 to g11 take what passes validation within
-the paper's largest L2; g08 allows 10 points where Distillation and RC are "almost equally" vulnerable, and contradicts
-g11 on RC, in the paper as well. g09 compares MagNet's own row with all others. g11 is a difference of leads, grey less
-colour. "-union" is, for L2 at which a white box succeeds (g02 to g04), the shortest change per image, of the paper's
-attack at all confidences, joint ones, and one that takes five of eight fresh draws for a success; g03-union cannot
-fail, as what fools eight models fools each. For transfers (g05, g08 to g11) the threat is a translucent box within an
-L2: it is the worst per image of all that was made for any scheme at any confidence. Validation picks images, not
-attacks, and is not in g05-union; MagNet's own images are compared with as many of each other scheme in g09-union. No
-union: g01 and g12 are accuracies, g06 and g07 noise that nobody aims. "g06-spread" is apart, since its interval is
-over images, of two models per scheme at "small".
+single prediction. g04, g06 and g11 are judged on CIFAR-10, g04 and g06 once more on Fashion-MNIST. g05 is judged in the
+last bin of L2 and over the four schemes that have all confidences. g08 to g11 take what passes validation within the
+paper's largest L2; g08 allows 10 points where Distillation and RC are "almost equally" vulnerable, and contradicts g11
+on RC, in the paper as well. g09 compares MagNet's own row with all others. g11 is a difference of leads, grey less
+colour. "-union" is, for L2 at which a white box succeeds (g02, g04), the shortest change per image, of the paper's
+attack at all confidences, joint ones, and one that takes five of eight fresh draws for a success; g03 has none, as what
+fools eight models fools each, so that it could not fail. For transfers (g05, g08 to g11) the threat is a translucent
+box within an L2: it is the worst per image of all that was made for any scheme at any confidence. Validation picks
+images, not attacks, and is not in g05-union; MagNet's own images are compared with as many of each other scheme in
+g09-union. No union: g01 and g12 are accuracies, g06 and g07 noise that nobody aims. "g06-spread" is apart, since its
+interval is over images, of two models per scheme at "small".
 
 What "small" shows beyond the paper. At K = 0 an attack on a random network stops at the first draw that is fooled: of
 fresh draws its images fool 4 % on RS-1, 1 % on RS-1-Dropout, 10 % on Dropout, and 79 % on Standard, which has no noise
