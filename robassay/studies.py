@@ -19,8 +19,8 @@ PAPERS = {
         "Tan, Sharmin, Ge and Eustratiadis et al.",
     ),
     "tan2020": (
-        "seven networks on MNIST under BIM, CWL2, ModCWL2 and the boundary attack; claims t01 to t06 and t14",
-        "Tan et al. 2020, Tables I, II, X and XI",
+        "eight networks on MNIST and CIFAR-10 under four attacks, transfer, substitutes, mixtures; 16 claims judged",
+        "Tan et al. 2020",
     ),
     "networks-tan": ("BSN and BNN on MNIST: accuracy beside the published figure", "Tan et al. 2020, Table I"),
     "networks-tan-cifar": (
@@ -57,7 +57,7 @@ PAPERS = {
         "Sharmin et al. 2020",
     ),
     "ge2020": (
-        "nine schemes on MNIST: accuracy, size of attacks, stability and transfer beside the published figures",
+        "nine schemes on MNIST, four on CIFAR-10: accuracy, attacks, stability, transfer; twelve claims judged",
         "Ge et al. 2020",
     ),
     "eustratiadis2020": (

@@ -147,7 +147,7 @@ def test_committed_weights_fit_todays_cells_and_are_what_the_results_say(tmp_pat
     some, papers = (load_study(name, "small", None) for name in (str(RESULTS / "committed.py"), "papers"))
     store = Store(tmp_path / "store")
     done = adopt([*some.needs(), *papers.needs()], store, RESULTS / "weights")
-    assert len(done.taken) >= 30 and not done.unasked
+    assert len(done.taken) >= 25 and not done.unasked
     assert sum(file.stat().st_size for file in (RESULTS / "weights").iterdir()) < 21e6
     net = next(c for c in with_needs(some.needs()) if isinstance(c, Train) and isinstance(c.net, CWMnist))
     assert net.key in done.taken
