@@ -180,11 +180,13 @@ def _vgg5(data: Source, full: bool) -> Family:
 
 def networks_s(scale: str, data_dir: Path | None) -> Study:
     """On MNIST."""
+    is_full(scale)
     return _study("networks-s", "mnist", "MNIST", scale, data_dir)
 
 
 def networks_s_cifar10(scale: str, data_dir: Path | None) -> Study:
     """On CIFAR-10."""
+    is_full(scale)
     return _study("networks-s-cifar10", "cifar10", "CIFAR-10", scale, data_dir)
 
 
