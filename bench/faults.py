@@ -152,7 +152,8 @@ class World:
     def remove(self, *keys: str) -> None:
         """As if these had not been computed yet."""
         for key in keys:
-            shutil.rmtree(self.store.folder(key))
+            if self.store.has(key):  # gone already: a run before this one did not want it
+                shutil.rmtree(self.store.folder(key))
 
     def begin(self, most: int | None = None) -> None:
         """Leave a random part unfinished; without ``most`` at least one cell is finished."""
