@@ -274,6 +274,7 @@ class Audit(Item):
             "kind": "audit",
             **plain(self, "id", "title", "network", "delta", "budget", "command", "claim"),
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "data": self._data(),
             "clean": keys_of(self.clean),
             "claimed": keys_of(self.claimed),
             "adequate": keys_of(self.adequate),
@@ -283,6 +284,15 @@ class Audit(Item):
             "signals": [s.key for s in self.signals],
             "facts": self.facts.key if self.facts is not None else None,
             "evidence": [one.freeze() for one in self.evidence],
+        }
+
+    def _data(self) -> dict[str, Any]:
+        """Which images are judged: audits of the same can be set side by side."""
+        slices = [score.examples for score in self.clean]
+        first = slices[0]
+        return {
+            **{"name": first.data.name, "checksum": first.data.checksum, "split": first.split},
+            **{"start": min(one.start for one in slices), "stop": max(one.stop for one in slices)},
         }
 
 

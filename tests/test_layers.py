@@ -36,15 +36,15 @@ LAYERS = (
     ("documents", "checklist exhibits document"),
     (
         "edge",
-        "evidence report compare claims proof_text program proof zoo battery auditing referee demo studies papers "
-        "exams cli",
+        "evidence report compare leaderboard claims proof_text program proof zoo battery auditing referee demo studies "
+        "papers exams cli",
     ),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
 # Where torch must not be needed: reading results and printing help.
 WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "compare", "cli")
-WITHOUT_TORCH += ("checklist", "exhibits", "safe", "marks", "tidy")
+WITHOUT_TORCH += ("checklist", "exhibits", "safe", "marks", "tidy", "leaderboard")
 
 
 def files() -> list[Path]:
