@@ -60,6 +60,8 @@ _PUBLIC = {
     "Success": "folds",
     "Seeds": "seeds",
     "images_for": "intervals",
+    "Estimate": "intervals",
+    "frame": "frames",
     "Comparison": "comparison",
     "Audit": "study",
     "Check": "study",

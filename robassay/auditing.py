@@ -32,6 +32,7 @@ from robassay.document import Document
 from robassay.errors import RobassayError, UsageError
 from robassay.evidence import evidence, loss_of
 from robassay.given import Given, Held, given, held, held_data, words_of
+from robassay.lowest import Lowest
 from robassay.models import Train
 from robassay.probe import probe
 from robassay.proof import check_provable, write_proof
@@ -135,7 +136,8 @@ def audit(
         if proof is not None:
             check_provable(item, Path(proof))
         study = Study("audit", "Audit", (item,), scale="audit")
-        outcome = carry_out(study.needs(), place, 0 if in_process else workers, quiet=quiet)
+        worst = Lowest(study.items, place)
+        outcome = carry_out(study.needs(), place, 0 if in_process else workers, quiet=quiet, worst=worst)
         if outcome.failed:
             raise RobassayError(next(iter(outcome.failed.values())))
         result = Result(Document(study.freeze(), place).audits()[0])

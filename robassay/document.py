@@ -89,6 +89,7 @@ class Document:
         keys = [*item["clean"], *(k for g in (*groups.values(), *final, twin or []) for k in g), *item["signals"]]
         named = {name: item[name] for name in ("id", "title", "network", "threat", "command")}
         named["claim"] = item.get("claim", "")  # unknown to studies of earlier versions
+        named |= {"data": item["data"]} if "data" in item else {}
         frozen = item.get("evidence", [])
         shown = [found for one in frozen if (found := self._exhibit(one)) is not None]
         result["checks"] += slope_checks(frozen, self.store, self._done)

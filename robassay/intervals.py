@@ -33,6 +33,11 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] (n={self.n})"
 
+    def _repr_html_(self) -> str:
+        if not math.isfinite(self.value):
+            return f"<i>nothing to judge by</i>, n = {self.n}"
+        return f"<b>{100 * self.value:.1f} %</b> [{100 * self.low:.1f}, {100 * self.high:.1f}], n = {self.n}"
+
 
 def rate(values: Matrix, block: NDArray[np.int64] | None = None) -> Estimate:
     """Mean of ``values`` (R, N) in [0,1] with a 95 % interval; every example counts once, see :func:`ratio`.

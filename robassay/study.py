@@ -14,6 +14,7 @@ from robassay.errors import UsageError
 from robassay.folds import Fold
 from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
+from robassay.notebook import facts, lines
 from robassay.safe import checked_name
 from robassay.signals import Facts, Signals
 from robassay.threat import Threat
@@ -274,6 +275,7 @@ class Audit(Item):
             "kind": "audit",
             **plain(self, "id", "title", "network", "delta", "budget", "command", "claim"),
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "data": self._data(),
             "clean": keys_of(self.clean),
             "claimed": keys_of(self.claimed),
             "adequate": keys_of(self.adequate),
@@ -283,6 +285,28 @@ class Audit(Item):
             "signals": [s.key for s in self.signals],
             "facts": self.facts.key if self.facts is not None else None,
             "evidence": [one.freeze() for one in self.evidence],
+        }
+
+    def _repr_html_(self) -> str:
+        ball = f"{self.threat.norm}, eps {self.threat.eps:.4g}" if self.threat.eps is not None else self.threat.norm
+        known = {
+            "network": self.network,
+            "threat": ball,
+            "claimed": self.claim,
+            "attacks": ", ".join(["claimed", "adequate", *self.battery]),
+            "images": sum(score.examples.stop - score.examples.start for score in self.clean),
+            "budget": self.budget,
+            "cells": len({cell.key for cell in self.needs()}),
+        }
+        return facts(f"Audit: {self.title}", known)
+
+    def _data(self) -> dict[str, Any]:
+        """Which images are judged: audits of the same can be set side by side."""
+        slices = [score.examples for score in self.clean]
+        first = slices[0]
+        return {
+            **{"name": first.data.name, "checksum": first.data.checksum, "split": first.split},
+            **{"start": min(one.start for one in slices), "stop": max(one.stop for one in slices)},
         }
 
 
@@ -322,6 +346,11 @@ class Study:
                 found.setdefault(cell.key, cell)
         return list(found.values())
 
+    def _repr_html_(self) -> str:
+        rows = [(type(one).__name__, one.id, _said(one), len({cell.key for cell in one.needs()})) for one in self.items]
+        about = f"{self.subtitle} {len(self.needs())} cells; scale {self.scale}".strip()
+        return lines(f"{self.name}: {self.title}", about, ("item", "id", "shows", "cells"), rows)
+
     def freeze(self) -> dict[str, Any]:
         """A JSON value from which the report can be made anywhere."""
         return {
@@ -348,6 +377,11 @@ class Study:
             if data is not None:
                 sets[data.checksum] = {"name": data.name, "checksum": data.checksum, "note": data.note}
         return list(sets.values())
+
+
+def _said(item: Item) -> str:
+    """What an item says of itself: caption, question or title."""
+    return str(next((getattr(item, name) for name in ("caption", "question", "title") if hasattr(item, name)), ""))
 
 
 def keys_of(evaluation: Told) -> list[str]:

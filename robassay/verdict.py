@@ -77,7 +77,7 @@ def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
     gap = difference(claimed.survives(), reached, shared)
     stated = rate(claimed.survives(), blocks([claimed]))
     ordinary = rate(evidence.twin.survives()) if evidence.twin is not None else None
-    none = max(NO_ROBUSTNESS, stated.value / 10, 0.0 if ordinary is None else ordinary.value + delta)
+    none = _none(stated, ordinary, delta)
     verdict, cause = _decide(robust, steps, masking, gap, delta, none, budget)
     named = _named(evidence)
     winner = min(named, key=lambda name: float(named[name].survives().mean()))
@@ -104,6 +104,39 @@ def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
         "attacks": [_attack(name, evidence, rows) for name, rows in named.items()],
         "checks": _checks(evidence),
     }
+
+
+class Word(NamedTuple):
+    """What the rates of an audit say."""
+
+    verdict: str
+    cause: str | None
+    robustness: str
+    sentence: str
+
+
+def words_of(result: Mapping[str, Any], slack: float = 0.0) -> Word:
+    """The verdict on an audit's result by the rates that it carries: that of :func:`judge`, if nothing was changed.
+
+    Args:
+        result: of schema 1, all of its rates computed.
+        slack: added to every limit. Results are rounded to six digits, so a verdict may lie on the other side of one.
+    """
+    stated, robust, gap, steps, masking = (_estimate(result[name]) for name in ("claimed", "robust", "gap", "g1", "g2"))
+    ordinary = None if result["ordinary"] is None else _estimate(result["ordinary"])
+    none = _none(stated, ordinary, result["delta"]) + slack
+    verdict, cause = _decide(robust, steps, masking, gap, result["delta"] + slack, none, result["budget"])
+    robustness = "none" if robust.high <= NO_ROBUSTNESS + slack else "some"
+    return Word(verdict, cause, robustness, _sentence(verdict, cause, stated, robust, gap))
+
+
+def _estimate(rate: Mapping[str, Any]) -> Estimate:
+    return Estimate(rate["value"], rate["low"], rate["high"], rate["n"])
+
+
+def _none(stated: Estimate, ordinary: Estimate | None, delta: float) -> float:
+    """A union whose upper end is at most this has what a network without any defence has."""
+    return max(NO_ROBUSTNESS, stated.value / 10, 0.0 if ordinary is None else ordinary.value + delta)
 
 
 def _named(evidence: Evidence) -> dict[str, Rows]:

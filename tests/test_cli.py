@@ -41,10 +41,23 @@ def store(tmp_path_factory) -> Path:
     """The small study at smoke scale, carried out once."""
     folder = tmp_path_factory.mktemp("cli") / "s"
     line = [sys.executable, "-m", "robassay.cli", "run", STUDY, "--scale", "smoke", "--store", str(folder)]
-    done = subprocess.run([*line, "--workers", "0"], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    done = subprocess.run([*line, "--workers", "0"], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "\x1b[" not in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr and "\r" not in done.stdout + done.stderr
     return folder
+
+
+def test_run_prints_a_table_of_its_claims_or_json_and_nothing_else(store, monkeypatch, capsys, tmp_path):
+    page = tmp_path / "page.html"
+    words = ("run", STUDY, "--scale", "smoke", "--store", str(store), "--quiet", "--report", str(page))
+    printed = invoke(monkeypatch, capsys, *words)
+    assert "PASS" in printed and "Is the MLP above chance?" in printed and f"report: {page}" in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
+    page.unlink()
+    found = json.loads(invoke(monkeypatch, capsys, *words, "--json"))
+    assert found["checks"][0]["outcome"] == "PASS" and found["tables"] and "galleries" not in found
+    assert page.is_file()
 
 
 def test_plan_and_status_say_what_is_there(store, monkeypatch, capsys, tmp_path):

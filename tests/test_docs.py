@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 GENERATED = ("papers", "reference", "_build")
 PAGES = sorted(p for p in DOCS.rglob("*.md") if p.relative_to(DOCS).parts[0] not in GENERATED)
 LONG = {"tutorial.md", *(f"how-to/{n}.md" for n in ("spiking-frameworks", "own-defence", "ci-gate", "own-network"))}
-LONG |= {"how-to/own-attack.md", "concepts/verdicts.md"}
+LONG |= {"how-to/own-attack.md", "how-to/leaderboard.md", "concepts/verdicts.md"}
 EXAMPLES = ("audit_a_module.py", "own_attack.py", "draws_of_the_attacker.py", "spiking_surrogates.py")
 NOT_RUN = 8
 """Blocks that need a network, a GPU or an installation; each says so. This number may only fall."""

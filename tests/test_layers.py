@@ -30,21 +30,21 @@ LAYERS = (
     ("evidence", "landscape clouds features pace"),
     (
         "meaning",
-        "averages intervals folds gates leads seeds contrasts orderings calm thawed knowledge verdict pairs study "
-        "comparison drawn protocols",
+        "notebook averages intervals folds gates leads seeds contrasts orderings calm thawed knowledge verdict pairs "
+        "study lowest comparison drawn protocols",
     ),
-    ("documents", "checklist exhibits document"),
+    ("documents", "checklist exhibits frames document"),
     (
         "edge",
-        "evidence report compare claims proof_text program proof zoo battery auditing referee demo studies papers "
-        "exams cli",
+        "evidence report compare leaderboard claims proof_text program proof zoo battery auditing referee demo studies "
+        "papers exams cli",
     ),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
 
 # Where torch must not be needed: reading results and printing help.
 WITHOUT_TORCH = ("intervals", "folds", "verdict", "document", "store", "report", "errors", "version", "compare", "cli")
-WITHOUT_TORCH += ("checklist", "exhibits", "safe", "marks", "tidy")
+WITHOUT_TORCH += ("checklist", "exhibits", "safe", "marks", "tidy", "leaderboard", "frames", "notebook")
 
 
 def files() -> list[Path]:

@@ -1,13 +1,25 @@
-"""The estimate of the time left, by hand."""
+"""The estimate of the time left by hand, what is found on the way, and output that fits a terminal and a pipe."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from robassay.errors import LostCell
+from robassay.lowest import Lowest
 from robassay.run.progress import Progress
+
+ROOT = Path(__file__).parents[1]
 
 
 def cells(kind: str, count: int) -> list[Any]:
@@ -57,3 +69,134 @@ def test_a_running_cell_of_an_unknown_kind_counts_by_how_far_it_is() -> None:
     progress._started[train[0].key] -= 10.0
     progress._fractions[train[0].key] = 0.25
     assert progress._left([train[0]]) == pytest.approx(30 + 40, abs=0.5)
+
+
+def test_a_line_says_cells_rate_time_left_and_the_worst_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3 of 10 cells in 90 s are 2 a minute; the other 7 take 30 s each, 3:30."""
+    score = cells("Score", 10)
+    told = iter(["", "lowest so far 50.0 %", "lowest so far 4.0 %"])
+    progress = Progress(worst=lambda key: next(told))
+    progress.terminal = False
+    progress.begin(SimpleNamespace(todo=score, done=frozenset()))  # type: ignore[arg-type]
+    for one in score[:3]:
+        progress.finished(one, 30.0)
+    progress._began -= 90.0
+    progress._told -= 90.0
+    progress.tick(None, [])  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert said == "robassay: 3 of 10 cells in 1:30, 2 a minute, about 3:30 left; lowest so far 4.0 %\n"
+
+
+def test_what_an_earlier_run_found_is_said_too_and_a_quiet_one_looks_at_nothing() -> None:
+    looked: list[str] = []
+
+    def worst(key: str) -> str:
+        looked.append(key)
+        return f"found {key}"
+
+    for quiet, expected in ((False, ["old"]), (True, [])):
+        looked.clear()
+        progress = Progress(quiet=quiet, worst=worst)
+        progress.terminal = False
+        progress.begin(SimpleNamespace(todo=cells("Score", 1), done=frozenset({"old"})))  # type: ignore[arg-type]
+        assert looked == expected
+
+
+def test_a_damaged_cell_does_not_end_the_run() -> None:
+    def worst(key: str) -> str:
+        raise LostCell(key, "gone")
+
+    progress = Progress(worst=worst)
+    progress.terminal = False
+    one = cells("Score", 1)
+    progress.begin(SimpleNamespace(todo=one, done=frozenset()))  # type: ignore[arg-type]
+    progress.finished(one[0], 1.0)
+
+
+def test_in_a_terminal_all_of_it_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bars as they are drawn, on a console of 80 columns that is no terminal."""
+    score = cells("Score", 400)
+    progress = Progress(worst=lambda key: "lowest robust accuracy so far 4.0 % (" + "targeted " * 20 + ")")
+    progress.terminal = True
+    monkeypatch.setattr("rich.live.Live.start", lambda self, refresh=False: None)
+    progress.begin(SimpleNamespace(todo=score, done=frozenset()))  # type: ignore[arg-type]
+    progress.finished(score[0], 30.0)
+    progress.started(score[1])
+    progress._began -= 30.0
+    progress.tick(SimpleNamespace(root=Path("nowhere")), [score[1]])  # type: ignore[arg-type]
+    out = io.StringIO()
+    Console(file=out, width=80).print(progress.shown())
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines) and len(lines) == 3
+    assert "1/400" in lines[0] and "2 a minute, about 3:19:" in lines[0]
+    assert "lowest robust accuracy so far 4.0 % (targeted" in lines[2] and "…" in lines[2]
+
+
+def judged(right: list[list[bool]], target: str) -> dict[str, np.ndarray]:
+    decisions = np.where(np.array(right), 0, 1).astype(np.int16)
+    n = decisions.shape[1]
+    zeros = {name: np.zeros(n) for name in ("l2", "queries", "gradients")}
+    shared = {"shared": np.array(0, np.uint8), "linf": np.full(n, 0.1)}
+    return {"decisions": decisions, "labels": np.zeros(n, np.int64), "block": np.zeros(n, np.int64), **zeros, **shared}
+
+
+def test_the_lowest_robust_accuracy_by_hand() -> None:
+    """Two slices under one attack: 1.5 of 2 images right, then 0 of 1: 50 % of 3. Another attack leaves 2 of 2."""
+    held = {
+        "c0": judged([[True, True], [True, False]], ""), "c1": judged([[False], [False]], ""),
+        "p0": judged([[True, True], [True, True]], ""), "x": judged([[False]], ""),
+    }  # fmt: skip
+    found = Lowest([], SimpleNamespace(read=held.__getitem__))  # type: ignore[arg-type]
+    found._names = {"c0": "claimed", "c1": "claimed", "p0": "PGD\x1b[2J"}
+    assert found("clean") == ""
+    assert found("p0") == "lowest robust accuracy so far 100.0 % (PGD?[2J, n = 2)"
+    assert found("c0") == "lowest robust accuracy so far 75.0 % (claimed, n = 2)"
+    assert found("c1") == "lowest robust accuracy so far 50.0 % (claimed, n = 3)"
+    assert found("c1") == found("x") == "lowest robust accuracy so far 50.0 % (claimed, n = 3)"
+
+
+def test_it_looks_at_the_attacks_of_audits_and_at_nothing_else() -> None:
+    """Clean images, indicators and the evidence, with its larger radii, are no finding."""
+    from robassay.auditing import describe_audit
+    from robassay.cells import Examples
+    from robassay.data import find
+    from robassay.models import Train
+    from robassay.nets.mlp import MLP
+    from robassay.recipe import Recipe
+    from robassay.threat import Threat
+
+    data = find("digits")
+    item = describe_audit(Train(MLP(), data, Recipe(epochs=1)), Examples(data, "test", 0, 120), Threat("linf", 0.1))
+    found = Lowest([item], None)  # type: ignore[arg-type]
+    wanted = {c.key for e in (item.claimed, item.adequate, *item.battery.values()) for c in e}
+    assert set(found._names) == wanted and not wanted & {c.key for c in item.clean}
+    assert {"claimed", "adequate", *item.battery} >= set(found._names.values())
+    both = Lowest([item, dataclasses.replace(item, title="other")], None)  # type: ignore[arg-type]
+    assert all(name.startswith(f"{item.title}: ") for name in both._names.values())
+
+
+def test_tables_fit_80_columns_and_hold_no_control_codes_in_a_pipe() -> None:
+    """Written by another process into a pipe, whatever terminal it is told of; numbers are whole (about 1 s)."""
+    code = """
+import sys; sys.path.insert(0, 'tests')
+from test_report import audit, rate
+from robassay.report.write import claims, overview
+long = 'a-long-name-of-a-file.py:build ' * 4 + '\\x1b[31m'
+names = ('artefact', 'overstated', 'holds', 'no_flaw_found', 'undecided')
+one = rate(1.0)
+overview([audit(v, title=long, cause='unclear', clean=one, claimed=one, robust=one) for v in names])
+claims([{'outcome': o, 'question': 'Is it? [red]' * 12, 'sentence': '100.0 [99.0, 100.0], n = 1000'}
+        for o in ('PASS', 'FAIL', 'UNDECIDED')])
+"""
+    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stdout.count("100.0 % [93, 100]") == 5 and "no flaw found" in " ".join(done.stdout.split())
+    assert "UNDECIDED" in done.stdout and "[red]" in done.stdout

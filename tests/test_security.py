@@ -86,11 +86,12 @@ def test_templates_escape_everything_and_scripts_are_admitted_by_hash_alone():
     for file in (PACKAGE / "report").glob("*.html"):
         text = file.read_text(encoding="utf-8")
         assert "|safe" not in text.replace(" ", "") and "autoescape false" not in text
-    policy = (PACKAGE / "report" / "template.html").read_text(encoding="utf-8")
-    head = policy.split("Content-Security-Policy")[1].split('">')[0]
-    assert "default-src 'none'" in head and "base-uri 'none'" in head and "form-action 'none'" in head
-    assert "unsafe-eval" not in policy and "'unsafe-inline'" not in head.split("script-src")[1]
-    assert "eval(" not in (PACKAGE / "report" / "script.js").read_text(encoding="utf-8")
+    for page, script in (("template.html", "script.js"), ("leaderboard.html", "leaderboard.js")):
+        policy = (PACKAGE / "report" / page).read_text(encoding="utf-8")
+        head = policy.split("Content-Security-Policy")[1].split('">')[0]
+        assert "default-src 'none'" in head and "base-uri 'none'" in head and "form-action 'none'" in head
+        assert "unsafe-eval" not in policy and "'unsafe-inline'" not in head.split("script-src")[1]
+        assert "eval(" not in (PACKAGE / "report" / script).read_text(encoding="utf-8")
 
 
 def test_text_of_others_cannot_command_a_terminal():

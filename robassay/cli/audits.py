@@ -22,7 +22,7 @@ from robassay.cli.common import (
     save,
     write_page,
 )
-from robassay.errors import UsageError
+from robassay.errors import UsageError, printable
 
 VERDICTS = ("holds", "no_flaw_found", "overstated", "artefact", "undecided")
 
@@ -253,6 +253,51 @@ def compare(
             raise UsageError(f"{other.title}: {other.notes[0]}. Better or worse can only be said within the same ball.")
         if any(one.worse for one in found):
             raise typer.Exit(3)
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of what `robassay audit --json` wrote.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the site: index.html and a card per audit.")] = None,
+    check: Annotated[
+        list[Path] | None, typer.Option("--check", help="Only say whether this entry fits together; repeat it.")
+    ] = None,
+    json_out: JsonFlag = False,
+) -> None:
+    """Publish many audits as one static page, claims beside what was delivered; or check an entry.
+
+    Exits with 1 when a checked entry has faults.
+
+    Examples:  robassay leaderboard entries/ --out site/
+               robassay leaderboard --check entries/mine.json
+    """
+    from robassay.leaderboard import check as checked
+    from robassay.leaderboard import publish
+
+    if check:
+        _told([checked(file) for file in check], json_out)
+        return
+    if folder is None or out is None:
+        raise UsageError("write a folder of entries and --out for the site, or --check with an entry.")
+    made = publish(folder, out)
+    if json_out:
+        print(json.dumps([str(file) for file in made], indent=1))
+    else:
+        print(f"{made[0]}: {len(made) - 1} audits")
+
+
+def _told(found: list[Any], json_out: bool) -> None:
+    """Print what is wrong with checked entries, and exit with 1 if anything is."""
+    if json_out:
+        told = [{"file": str(one.file), "digests": one.digests, "faults": one.faults} for one in found]
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+    for one in [] if json_out else found:
+        for fault in one.faults:
+            print(printable(f"FAIL {one.file}: {fault}"))
+        for audit, digest in zip(one.audits, one.digests, strict=True):
+            print(printable(f"ok   {one.file}: {audit['title']}: {audit['verdict']}, digest {digest}"))
+    if any(one.faults for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

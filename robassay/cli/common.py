@@ -69,6 +69,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Carry out a study, keep its frozen form, return its document."""
     from robassay.document import Document
+    from robassay.lowest import Lowest
     from robassay.run import carry_out
     from robassay.run.stopping import until_told
     from robassay.store import Store
@@ -78,7 +79,10 @@ def run_study(
     for turn in range(READ_TRIES):
         try:
             with until_told(grace) as stop:
-                outcome = carry_out(study.needs(), place, workers, quiet=quiet, stop=stop, ray=ray, gpu=gpu)
+                worst = Lowest(study.items, place)
+                outcome = carry_out(
+                    study.needs(), place, workers, quiet=quiet, stop=stop, ray=ray, gpu=gpu, worst=worst
+                )
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted; what was finished is kept. Run the same command again to go on.") from error
         if outcome.failed:

@@ -74,6 +74,7 @@ def run(
     ray: RayOption = None,
     gpu: GpuOption = None,
     adopt: Annotated[Path | None, typer.Option(help="Folder of trained weights to take over first.")] = None,
+    json_out: JsonFlag = False,
 ) -> None:
     """Compute what a study still needs and write its report. Interrupt it and run it again: it goes on.
 
@@ -92,15 +93,24 @@ def run(
     if adopt is not None:
         _adopt(wanted, store, adopt)
     document = run_study(wanted, store, workers, quiet, grace, ray, gpu)
+    documents = []
     for one in parts.values() or (wanted,):
         # Of a group all is computed by now.
         document = run_study(one, store, workers, quiet, grace, ray, gpu) if parts else document
         page = write_page(one.name, store, report)
-        if document["audits"]:
-            from robassay.report.write import overview
+        del document["galleries"]  # images belong into the report
+        documents.append(document)
+        if json_out:
+            continue
+        from robassay.report.write import claims, overview
 
+        if document["audits"]:
             overview(document["audits"])
+        if document["checks"]:
+            claims(document["checks"])
         print(f"report: {page}")
+    if json_out:
+        print(json.dumps(documents if parts else documents[0], indent=1))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from robassay.document import Document, study_in
-from robassay.errors import RobassayError, UsageError
+from robassay.errors import RobassayError, UsageError, printable
 from robassay.report.badge import verdict_svg
 from robassay.report.pictures import difference, picture
 from robassay.report.render import render, to_csv
@@ -149,7 +149,7 @@ def overview(audits: list[dict[str, Any]]) -> None:
         if one["robustness"] == "none" and one["verdict"] in ("holds", "no_flaw_found"):
             verdict.append(", not robust")
         rates = [_percent(one["clean"]), _percent(one["claimed"]), _interval(one["robust"])]
-        table.add_row(one["title"], *rates, verdict)
+        table.add_row(Text(printable(one["title"])), *rates, verdict)
     Console().print(table)
     if audits:
         ball = audits[0]["threat"]
@@ -158,6 +158,23 @@ def overview(audits: list[dict[str, Any]]) -> None:
         each = f", {draws} fresh draws of random networks" if draws > 1 else ""
         sizes = f"{sign} eps {ball['eps']:.3g}, n = {audits[0]['clean']['n']} images{each}"
         Console().print(f"robust accuracy; {sizes}; [95 % interval]", style="dim", markup=False)
+
+
+def claims(checks: list[dict[str, Any]]) -> None:
+    """Print one line per claim: what became of it, and by which number."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("claim", no_wrap=True)
+    table.add_column("")
+    table.add_column("found", justify="right")
+    colours = {"PASS": "green", "FAIL": "red"}
+    for one in checks:
+        outcome = Text(one["outcome"], style=colours.get(one["outcome"], ""))
+        table.add_row(outcome, Text(printable(one["question"])), Text(printable(one["sentence"])))
+    Console().print(table)
 
 
 def _percent(rate: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ def carry_out(
     stop: Callable[[], bool] = lambda: False,
     ray: str | None = None,
     gpu: float | None = None,
+    worst: Callable[[str], str] | None = None,
 ) -> Outcome:
     """Compute what ``cells`` still need. Finished ones that are damaged are set aside and computed anew.
 
@@ -37,13 +38,14 @@ def carry_out(
         stop: True once no further cell is to be started.
         ray: "auto" or HOST:PORT of a Ray cluster to compute on instead; its machines say how many workers there are.
         gpu: share of a GPU that a cell claims; 0 for CPUs alone. None: GPUs where a Ray cluster has them, else none.
+        worst: told the key of every finished cell, says the worst that was found; see :mod:`robassay.lowest`.
 
     Raises:
         UsageError: no such cluster, or no GPU here.
         Unwritable: the store takes nothing, or nothing more.
         Terminated: ``stop`` said so before everything was done.
     """
-    progress = Progress(quiet, silent)
+    progress = Progress(quiet, silent, worst)
     planned = plan(cells, store)
     faults = store.mend(planned.done)
     for fault in faults.values():

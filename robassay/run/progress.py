@@ -1,15 +1,17 @@
-"""Progress on standard error: bars with time left in a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: bars with rate, time left and what was found in a terminal, elsewhere a line at times."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from robassay.cell import Cell, Model
 from robassay.cells import Craft, Score
-from robassay.errors import tell
+from robassay.errors import RobassayError, tell
 from robassay.given import Given
 from robassay.models import Train
 from robassay.plan import Plan
@@ -47,12 +49,18 @@ def _word(value: object) -> str:
 
 
 class Progress:
-    """Told by the scheduler what happens; ``quiet`` says failures and warnings alone, ``silent`` not even failures."""
+    """Told by the scheduler what happens; ``quiet`` says failures and warnings alone, ``silent`` not even failures.
 
-    def __init__(self, quiet: bool = False, silent: bool = False) -> None:
+    ``worst`` is told the key of every finished cell and says what is the worst that was found by then.
+    """
+
+    def __init__(self, quiet: bool = False, silent: bool = False, worst: Callable[[str], str] | None = None) -> None:
         self.quiet, self.silent = quiet or silent, silent
         self.terminal = sys.stderr.isatty() and not self.quiet
+        self._worst = None if self.quiet else worst
+        self._found = ""
         self._bar: Any = None
+        self._live: Any = None
         self._tasks: dict[str, Any] = {}
         self._fractions: dict[str, float] = {}
         self._started: dict[str, float] = {}
@@ -67,17 +75,40 @@ class Progress:
         self._total, self._finished = len(plan.todo), 0
         self._began = self._told = time.monotonic()
         self._waiting = Counter(type(c).__name__ for c in plan.todo)
+        if self._worst is not None:  # what an earlier run has found
+            for key in plan.done:
+                self._look(key)
         if not self.terminal:
             return
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
         bars = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
         # The time left is our own: a bar's speed means little where cells take between a blink and minutes.
-        self._bar = Bars(*bars, TextColumn("{task.fields[left]}"), console=Console(stderr=True), transient=True)
-        self._bar.start()
+        self._bar = Bars(*bars, TextColumn("{task.fields[left]}"), expand=True)
         self._tasks[""] = self._bar.add_task("all cells", total=self._total, left="")
+        console = Console(stderr=True)
+        self._live = Live(get_renderable=self.shown, console=console, transient=True)
+        self._live.start()
+
+    def shown(self) -> Any:
+        """What a terminal shows: a bar for all cells and one for each that runs, below them what was found."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self._bar, *([Text(self._found, no_wrap=True, overflow="ellipsis")] if self._found else []))
+
+    def _look(self, key: str) -> None:
+        # A cell that is damaged is told, and computed anew, by whoever needs it.
+        with contextlib.suppress(RobassayError):
+            self._found = self._worst(key) if self._worst is not None else ""
+
+    def _rate(self) -> str:
+        """Finished cells by time, in words."""
+        spent = time.monotonic() - self._began
+        return f"{60 * self._finished / spent:.3g} a minute" if self._finished and spent > 0 else ""
 
     def started(self, cell: Cell) -> None:
         """A cell was handed to a worker."""
@@ -99,18 +130,19 @@ class Progress:
                 self._bar.update(self._tasks[cell.key], completed=done, total=total)
         if self._bar is not None:
             left = self._left(running)
-            told = "" if left is None else f"about {_clock(left)} left"
-            self._bar.update(self._tasks[""], completed=self._finished, left=told)
+            told = [self._rate(), "" if left is None else f"about {_clock(left)} left"]
+            self._bar.update(self._tasks[""], completed=self._finished, left=", ".join(filter(None, told)))
         elif not self.quiet and time.monotonic() - self._told > LINE_EVERY:
             self._line(running)
 
     def _line(self, running: list[Cell]) -> None:
         self._told = time.monotonic()
         left = self._left(running)
-        told = "" if left is None else f", about {_clock(left)} left"
-        now = f"; now: {title(running[0])}" if running else ""
-        done = f"{self._finished} of {self._total} cells in {_clock(self._told - self._began)}"
-        tell(f"robassay: {done}{told}{now}")
+        done = [f"{self._finished} of {self._total} cells in {_clock(self._told - self._began)}", self._rate()]
+        told = ", ".join(filter(None, [*done, "" if left is None else f"about {_clock(left)} left"]))
+        tell(
+            "robassay: " + "; ".join(filter(None, [told, self._found, f"now: {title(running[0])}" if running else ""]))
+        )
 
     def _left(self, running: list[Cell]) -> float | None:
         """Seconds left from the mean time of finished cells of each kind; None while a kind is unknown.
@@ -143,6 +175,8 @@ class Progress:
         self._finished += 1
         self._times.setdefault(type(cell).__name__, []).append(seconds)
         self._drop(cell)
+        if self._worst is not None:
+            self._look(cell.key)
         for text in warnings:
             if text not in self._warned:
                 self._warned.add(text)
@@ -169,11 +203,12 @@ class Progress:
 
     def end(self) -> None:
         """The run is over, or was interrupted."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._bar = None
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
