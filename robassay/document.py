@@ -245,6 +245,7 @@ class Document:
         return {
             "schema": SCHEMA,
             **head,
+            "parts": self.frozen.get("parts", []),  # unknown to studies of earlier versions
             "version": __version__,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "audits": self.audits(),

@@ -1,4 +1,4 @@
-"""Tables that can be taken along: CSV that reads back to the digit, LaTeX and Markdown in which every sign is itself."""
+"""Tables that can be taken along: CSV that reads back to the digit, LaTeX and Markdown where every sign is itself."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def of_words(caption: str, heads: list[str], rows: list[dict[str, Any]], names: 
 
 
 def latex(shown: Grid) -> str:
-    r"""A ``table`` environment for LaTeX with the package booktabs; every sign is written so that it stays that sign."""
+    r"""A ``table`` environment for LaTeX with the package booktabs, in which every sign is itself."""
     columns = "l" + "".join("l" if i in shown.words else "r" for i in range(1, len(shown.heads)))
     rows = [" & ".join(tex(word) for word in line) + r" \\" for line in (shown.heads, *shown.lines)]
     below = " ".join(tex(note) for note in shown.notes)

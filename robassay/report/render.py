@@ -16,6 +16,7 @@ from robassay.report.drawings import decision_map, key_of, scatter_map
 from robassay.report.figures import colours, plane_map, reach, small_curves, swatch
 from robassay.report.pictures import extent
 from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, reasons, to_csv
+from robassay.report.works import bibliography
 
 __all__ = ["card", "markdown_table", "render", "to_csv"]
 
@@ -44,6 +45,7 @@ def render(document: dict[str, Any]) -> str:
         .render(
             document=document,
             warnings=words.warnings(document),
+            sources=bibliography(document),
             style=Markup(_text("card.css") + _text("style.css")),
             script=Markup(script),
             packed=packed,
