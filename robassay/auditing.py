@@ -199,6 +199,7 @@ def plan_audit(
         known.quiets,
         known.detectors,
         loss_of(parse_claim(claimed, threat).attack),
+        known.spiking,
     )
     return dataclasses.replace(item, facts=facts, evidence=shown)
 

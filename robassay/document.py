@@ -14,7 +14,7 @@ import numpy as np
 
 from robassay.checklist import checklist
 from robassay.errors import RobassayError
-from robassay.exhibits import plane, scatter, section, slope_checks, sources
+from robassay.exhibits import plane, raster, scatter, section, slope_checks, sources
 from robassay.folds import Rows, rows
 from robassay.intervals import rate
 from robassay.pairs import compared
@@ -103,7 +103,9 @@ class Document:
             return self._figure(item)
         if item["kind"] == "table":
             return {"kind": "table", **self._table(item)}
-        return plane(item, self.store) if item["kind"] == "landscape" and self._have([item["cell"]]) else None
+        kinds: dict[str, Callable[..., dict[str, Any] | None]] = {"landscape": plane, "raster": raster}
+        drawn = kinds.get(item["kind"])
+        return drawn(item, self.store) if drawn is not None and self._have([item["cell"]]) else None
 
     def _point(self, frozen: dict[str, Any] | None) -> Rows | None:
         """The first evaluation of a measure; None when a cell is missing."""
@@ -218,10 +220,12 @@ class Document:
         return images
 
     def drawings(self) -> list[dict[str, Any]]:
-        """Scatters and planes of decisions whose cells are there."""
-        kinds = {"scatter": scatter, "plane": section}
+        """Scatters, planes of decisions and rasters of spikes whose cells are there."""
+        kinds: dict[str, Callable[..., dict[str, Any] | None]]
+        kinds = {"scatter": scatter, "plane": section, "raster": raster}
         drawn = [item for item in self.frozen["items"] if item["kind"] in kinds and self._have([item["cell"]])]
-        return [kinds[item["kind"]](item, self.store) for item in drawn]
+        found = [kinds[item["kind"]](item, self.store) for item in drawn]
+        return [one for one in found if one is not None]
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from: cells, machines, versions, hours."""
@@ -246,6 +250,7 @@ class Document:
         return {
             "schema": SCHEMA,
             **head,
+            "parts": self.frozen.get("parts", []),  # unknown to studies of earlier versions
             "version": __version__,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "audits": self.audits(),

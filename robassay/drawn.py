@@ -7,6 +7,7 @@ from typing import Any
 
 from robassay.cell import Cell
 from robassay.clouds import Section
+from robassay.rasters import Rasters
 from robassay.study import Item, plain
 
 
@@ -56,3 +57,23 @@ class Plane(Item):
 
     def freeze(self) -> dict[str, Any]:
         return {"kind": "plane", **plain(self, "id", "caption"), "cell": self.cell.key}
+
+
+@dataclass(frozen=True)
+class Raster(Item):
+    """Spikes and membrane potentials over time of a few images, clean beside attacked.
+
+    Args:
+        id, caption: as of all items.
+        cell: what was recorded. Of a network without neurons that tell, nothing is drawn.
+    """
+
+    id: str
+    caption: str
+    cell: Rasters
+
+    def needs(self) -> list[Cell]:
+        return [self.cell]
+
+    def freeze(self) -> dict[str, Any]:
+        return {"kind": "raster", **plain(self, "id", "caption"), "cell": self.cell.key}

@@ -19,11 +19,13 @@ from robassay.cell import Cell, Model
 from robassay.cells import Craft, Disturbed, Examples, Score
 from robassay.checklist import LAST, NOISE, OFF, ON, THROUGH
 from robassay.claims import estimator
+from robassay.drawn import Raster
 from robassay.errors import UsageError
 from robassay.estimators import Evading
 from robassay.folds import Accuracy
 from robassay.landscape import Faithful, Landscape
 from robassay.models import Quieted
+from robassay.rasters import Rasters
 from robassay.study import Curves, Evaluation, Item, Measure, Table
 from robassay.threat import LossName, Threat
 
@@ -103,6 +105,7 @@ def evidence(
     quiet: bool = False,
     rejects: bool = False,
     loss: LossName = "ce",
+    spiking: bool = False,
 ) -> tuple[Item, ...]:
     """What is shown beside the verdict on ``model``: a value, nothing is computed.
 
@@ -113,6 +116,7 @@ def evidence(
         quiet: its noise can be switched off: adds a table with and without it.
         rejects: it has detectors, which the attacks evade.
         loss: of the claimed attack; the first curve of each figure.
+        spiking: it has neurons over time: adds what they do on two images, clean and attacked.
 
     Raises:
         UsageError: unknown budget, or a threat without a radius.
@@ -129,6 +133,7 @@ def evidence(
         found += [maker.over_steps(), *([maker.over_draws()] if stochastic else [])]
         found += [maker.noise_off()] if quiet and stochastic else []
     found += [maker.landscape()] if few.seen else []
+    found += [maker.raster()] if spiking and differentiable else []
     return (*found, maker.slopes()) if differentiable else tuple(found)
 
 
@@ -224,6 +229,14 @@ class _Maker:
         caption = f"What the noise is worth: robust accuracy with and without it, PGD-{self.few.steps}"
         cols = tuple(dict.fromkeys(col for _, col in entries))
         return Table("noise", caption, (ON, OFF, THROUGH), cols, entries)
+
+    def raster(self) -> Raster:
+        # The attack of the curve over eps at the audit's radius: no further images are made.
+        first = self.on.slices(SLICE)[0]
+        craft = Craft(
+            (self.model,), first, PGD(self.few.steps, loss=self.loss), self.threat, self.access(self.few.draws)
+        )
+        return Raster("spikes", "Spikes and potentials on a clean and an attacked image", Rasters(self.model, craft))
 
     def landscape(self) -> Plane:
         seen = dataclasses.replace(self.on, stop=min(self.on.stop, self.on.start + self.few.seen))

@@ -115,3 +115,38 @@ def section(item: dict[str, Any], store: Store) -> dict[str, Any]:
         "labels": held["labels"].tolist(),
         "keys": [item["cell"]],
     }
+
+
+def raster(item: dict[str, Any], store: Store) -> dict[str, Any] | None:
+    """Recorded spikes and potentials as a JSON value; None where the network has no layer that told.
+
+    In "layers", of each shown: "spikes"[clean, attacked][image][neuron] are the steps, from 0, at which a neuron
+    fired, and "potentials"[clean, attacked][image][trace] the values at each step of the shown neurons "traces".
+    """
+    held = store.read(item["cell"])
+    if not held["layers"].size:
+        return None
+    named = {name: item[name] for name in ("kind", "id", "caption")}
+    return {
+        **named,
+        "labels": held["labels"].tolist(),
+        "decisions": held["decisions"].tolist(),
+        "rates": np.round(held["rates"].astype(np.float64), 5).tolist(),
+        "sizes": held["sizes"].tolist(),
+        "layers": [_layer(held, k, int(place)) for k, place in enumerate(held["layers"])],
+        "keys": [item["cell"]],
+    }
+
+
+def _layer(held: dict[str, np.ndarray], k: int, place: int) -> dict[str, Any]:
+    spikes, threshold = held[f"spikes_{k}"], float(held["thresholds"][place])
+    potentials = held.get(f"potentials_{k}")
+    traced = np.moveaxis(potentials.astype(np.float64), 3, 2) if potentials is not None else np.zeros((2, 0, 0, 0))
+    return {
+        "place": place,
+        "steps": spikes.shape[2],
+        "threshold": None if np.isnan(threshold) else round(threshold, 5),
+        "spikes": [[[np.flatnonzero(n).tolist() for n in image.T] for image in half] for half in spikes],
+        "traces": held[f"traces_{k}"].tolist() if potentials is not None else [],
+        "potentials": np.round(traced, 3).tolist(),
+    }

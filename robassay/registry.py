@@ -121,9 +121,15 @@ def all_entries() -> list[Entry]:
     return list(_entries.values())
 
 
+def entry_of(cls: type) -> Entry | None:
+    """The entry of a part's class; None where it is not registered."""
+    return next((e for e in _entries.values() if e.cls is cls), None)
+
+
 def part_name(cls: type) -> str:
     """The registered name of a part's class; the class name when it is not registered."""
-    return next((e.name for e in _entries.values() if e.cls is cls), cls.__name__)
+    entry = entry_of(cls)
+    return cls.__name__ if entry is None else entry.name
 
 
 def named(kind: str, name: str) -> type:

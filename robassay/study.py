@@ -15,6 +15,7 @@ from robassay.folds import Fold
 from robassay.knowledge import knowledge
 from robassay.models import Learn, Train
 from robassay.notebook import facts, lines
+from robassay.registry import entry_of
 from robassay.safe import checked_name
 from robassay.signals import Facts, Signals
 from robassay.threat import Threat
@@ -362,12 +363,21 @@ class Study:
             "behind": [c.key for c in self._all()],
             "seeds": sorted({seed for c in self._all() if isinstance(seed := getattr(c, "seed", None), int)}),
             "data": self._data(),
+            "parts": self._parts(),
         }
 
     def _all(self) -> list[Cell]:
         from robassay.cell import with_needs
 
         return with_needs(self.needs())
+
+    def _parts(self) -> list[dict[str, str]]:
+        """Name and source of every part in a cell, or behind one."""
+        seen: set[type] = set()
+        for one in self._all():
+            _kinds_in(one, seen)
+        found = {e.name: e.source for kind in seen if (e := entry_of(kind)) is not None and e.source}
+        return [{"name": name, "source": found[name]} for name in sorted(found)]
 
     def _data(self) -> list[dict[str, str]]:
         sets = {}
@@ -382,6 +392,19 @@ class Study:
 def _said(item: Item) -> str:
     """What an item says of itself: caption, question or title."""
     return str(next((getattr(item, name) for name in ("caption", "question", "title") if hasattr(item, name)), ""))
+
+
+def _kinds_in(value: object, seen: set[type]) -> None:
+    """Collect the classes of dataclasses in a cell's fields; contained cells are asked for themselves."""
+    if isinstance(value, tuple):
+        for one in value:
+            _kinds_in(one, seen)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        seen.add(type(value))
+        for one in dataclasses.fields(value):
+            held = getattr(value, one.name)
+            if not isinstance(held, Cell):
+                _kinds_in(held, seen)
 
 
 def keys_of(evaluation: Told) -> list[str]:

@@ -30,6 +30,7 @@ from robassay.landscape import Faithful, Landscape
 from robassay.models import Mixed, Quieted, Train
 from robassay.propagation import Layer, Propagation
 from robassay.quantised import Quantised
+from robassay.rasters import Rasters
 from robassay.registry import USER_PREFIX, all_entries
 from robassay.signals import Facts, Signals
 from robassay.substitute import Asked, Substitute
@@ -54,6 +55,7 @@ CELLS: tuple[type[Cell], ...] = (
     Facts,
     Signals,
     Landscape,
+    Rasters,
     Faithful,
     Cloud,
     Section,

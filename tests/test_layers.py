@@ -27,7 +27,7 @@ LAYERS = (
         "marks cell models converted quantised portions cells finalists offline substitute defended adopt plan store "
         "run given signals propagation standing tidy recheck told",
     ),
-    ("evidence", "landscape clouds features pace"),
+    ("evidence", "landscape clouds features pace rasters"),
     (
         "meaning",
         "notebook averages intervals folds gates leads seeds contrasts orderings calm thawed knowledge verdict pairs "

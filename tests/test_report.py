@@ -117,7 +117,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in ("script", "style"):
+        if not self.open or self.open[-1] not in ("script", "style", "textarea"):
             self.text += data
 
 
@@ -448,6 +448,7 @@ def test_contrast() -> None:
             assert contrast(colour[text], colour["paper"]) >= 4.5 and contrast(colour[text], colour["ground"]) >= 4.5
         for tone in ("red", "amber", "green", "teal", "slate"):
             assert contrast(colour[tone], colour[f"{tone}-tint"]) >= 4.5
+        assert contrast(colour["edge"], colour["paper"]) >= 3, "of fields and buttons"
         assert all(contrast(line, colour["paper"]) >= 3 for line in PALETTE)
 
 

@@ -173,13 +173,13 @@ def _windowed(frame: Framework, name: str, neuron: nn.Module, rule: WindowRule, 
         called.add(name)
         with torch.no_grad():
             output = type(neuron).forward(neuron, current.detach(), *state)
-        spikes = _Windowed.apply(current, shown(output), seen, rule, frame.constants(neuron), _sequence(neuron))
+        spikes = _Windowed.apply(current, shown(output), seen, rule, frame.constants(neuron), sequence(neuron))
         return (spikes, *output[1:]) if isinstance(output, tuple) else spikes
 
     return forward
 
 
-def _sequence(neuron: Any) -> bool:
+def sequence(neuron: Any) -> bool:
     """Whether one call of a layer is a whole sequence."""
     own = type(neuron).__mro__
     return getattr(neuron, "step_mode", "s") == "m" or any(c.__name__ in ("SNN", "LeakyParallel") for c in own)

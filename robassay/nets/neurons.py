@@ -8,7 +8,9 @@ leak) or h ← leak · h · (1 − spike) + current (hard). Source of the delay:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,6 +27,30 @@ Reset = Literal["soft", "hard"]
 BLOCK = 2**17
 """Neurons that go through all steps before the next ones do. A constant, not a setting: smaller blocks spend their time
 between the operations, larger ones outgrow the processor's cache."""
+
+
+class Firing(NamedTuple):
+    """What a layer of neurons did over some steps of a pass."""
+
+    potentials: Callable[[], Tensor]
+    """Gives the potentials (steps, B, …) that were held against the threshold, before any reset."""
+    spikes: Tensor
+    threshold: float
+    begins: bool
+    """Whether these are the first steps of the pass."""
+
+
+_watcher: ContextVar[Callable[[Firing], None] | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(told: Callable[[Firing], None]) -> Iterator[None]:
+    """A context in which every layer of neurons of this package tells what it did, in the order in which they act."""
+    token = _watcher.set(told)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 class _Dynamics(NamedTuple):
@@ -100,6 +126,14 @@ def _forward(current: Tensor, potentials: Tensor, spikes: Tensor, v: Tensor, how
             torch.addcmul(h, h, fired, value=-1, out=v)
         if how.delay:
             v.mul_(how.leak).add_(arriving)
+
+
+@torch.no_grad()
+def _potentials(current: Tensor, state: Tensor | None, how: _Dynamics) -> Tensor:
+    """Potentials (steps, N) before the reset."""
+    h, v = torch.empty_like(current), torch.zeros_like(current[0]) if state is None else state.clone()
+    _forward(current, h, torch.empty_like(current), v, how)
+    return h
 
 
 def _slope(current: Tensor, potentials: Tensor, spikes: Tensor, how: _Dynamics, rule: Rule) -> Callable[[int], Tensor]:
@@ -204,4 +238,7 @@ def neurons_from(
     how = _Dynamics(float(leak), float(threshold), reset, delay, strict, attached)
     flat = None if state is None else state.reshape(-1)
     spikes, end = _Neurons.apply(current.reshape(len(current), -1), flat, how, rule)
+    if (told := _watcher.get()) is not None:
+        held = lambda: _potentials(current.reshape(len(current), -1), flat, how).reshape(current.shape)
+        told(Firing(held, spikes.reshape(current.shape), how.threshold, state is None))
     return spikes.reshape(current.shape), end.reshape(current.shape[1:])

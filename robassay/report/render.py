@@ -11,10 +11,13 @@ from markupsafe import Markup
 
 from robassay.report import words
 from robassay.report.charts import csp_hash, curves, icon, library, track
+from robassay.report.copies import of_attacks, of_audits, of_curves, of_table, of_words
 from robassay.report.drawings import decision_map, key_of, scatter_map
 from robassay.report.figures import colours, plane_map, reach, small_curves, swatch
 from robassay.report.pictures import extent
 from robassay.report.tables import common_n, entries, gaps_of, labelled, markdown_table, rates_of, reasons, to_csv
+from robassay.report.trains import layer_name, of_rates, potential_map, rate_rows, spike_map, told
+from robassay.report.works import bibliography
 
 __all__ = ["card", "markdown_table", "render", "to_csv"]
 
@@ -31,7 +34,7 @@ def render(document: dict[str, Any]) -> str:
     Args:
         document: schema 1, see :mod:`robassay.document`; images of galleries as data URIs.
     """
-    script = _text("script.js")
+    script = _text("script.js") + _text("tables.js")
     allowed = [csp_hash(script.encode())]
     packed = None
     if document["figures"]:
@@ -43,6 +46,7 @@ def render(document: dict[str, Any]) -> str:
         .render(
             document=document,
             warnings=words.warnings(document),
+            sources=bibliography(document),
             style=Markup(_text("card.css") + _text("style.css")),
             script=Markup(script),
             packed=packed,
@@ -82,7 +86,9 @@ def _environment() -> Environment:
     helpers = (words.computed, words.missing, words.sample, words.tally, icon, track, common_n, entries, reasons)
     figures = (small_curves, colours, swatch, plane_map, reach, scatter_map, decision_map, key_of)
     layouts = (outside, labelled, series_labels, rates_of, gaps_of)
-    made.globals |= {helper.__name__: helper for helper in (*helpers, *figures, *layouts)}
+    trains = (layer_name, of_rates, potential_map, rate_rows, spike_map, told)
+    copies = (of_table, of_curves, of_audits, of_attacks, of_words)
+    made.globals |= {helper.__name__: helper for helper in (*helpers, *figures, *layouts, *copies, *trains)}
     made.globals |= {"VERDICTS": words.VERDICTS, "CAUSES": words.CAUSES, "WINNERS": words.WINNERS}
     made.globals |= {"SOURCES": words.SOURCES, "DIFFERS": words.DIFFERS}
     made.globals |= {"NOT_COMPUTED": words.NOT_COMPUTED, "KNOWLEDGE": words.KNOWLEDGE}

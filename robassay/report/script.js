@@ -1,8 +1,9 @@
 "use strict";
-// Folded parts are opened for printing, but for lists of cell keys: nobody looks those up from paper.
+// Folded parts are opened for printing, but for lists of cell keys and copies of
+// tables: nobody looks those up from paper.
 const folded = [];
 addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details:not([open], .cells)")) { part.open = true; folded.push(part); }
+  for (const part of document.querySelectorAll("details:not([open], .cells, .take)")) { part.open = true; folded.push(part); }
 });
 addEventListener("afterprint", () => { while (folded.length) folded.pop().open = false; });
 

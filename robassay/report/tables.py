@@ -1,4 +1,4 @@
-"""One table of a document as CSV and as Markdown."""
+"""One table of a document in words, as CSV and as Markdown."""
 
 from __future__ import annotations
 
@@ -111,27 +111,53 @@ def to_csv(table: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def markdown_table(table: dict[str, Any]) -> str:
-    """A GitHub table with intervals, published values and what the attacker knew; a line below says how many images."""
+class Grid(NamedTuple):
+    """A table in words, before it is written in one format or another."""
+
+    caption: str
+    heads: list[str]
+    """Names of the columns, that of the rows' names first."""
+    lines: list[list[str]]
+    """Name of the row and its cells."""
+    notes: list[str]
+    """Sentences that stand below."""
+    words: tuple[int, ...] = ()
+    """Columns that hold words, not numbers, besides the first."""
+
+
+def grid(table: dict[str, Any]) -> Grid:
+    """A table of the document in words: intervals, published values and what the attacker knew."""
     shared, labels = common_n(table), labelled(table)
     heads = [col + (f" ({word})" if word else "") for col, word in zip(table["cols"], labels.cols, strict=True)]
-    lines = [["", *heads], ["---", *("---:" for _ in table["cols"])]]
+    lines = []
     for word, numbers in labels.groups:
         for number in numbers:
-            cells = [_markdown_cell(c, table["unit"], shared is None, labels.cells) for c in table["cells"][number]]
+            cells = [_said(c, table["unit"], shared is None, labels.cells) for c in table["cells"][number]]
             lines.append([table["rows"][number] + (f" ({word})" if word else ""), *cells])
-    text = "\n".join("| " + " | ".join(escaped(word) for word in line) + " |" for line in lines) + "\n"
-    size = f" n = {shared:,} images per cell." if shared is not None else ""
-    unit = "" if table["unit"] == "rate" else f" Unit: {escaped(table['unit'])}."
-    why = "".join(f" {escaped(reason)}." for reason in reasons(table))
-    return f"{text}\nIn brackets: 95 % intervals.{size}{unit}{why}\n"
+    notes = ["In brackets: 95 % intervals."]
+    notes += [f"n = {shared:,} images per cell."] if shared is not None else []
+    notes += [] if table["unit"] == "rate" else [f"Unit: {table['unit']}."]
+    return Grid(table["caption"], ["", *heads], lines, notes + [f"{reason}." for reason in reasons(table)])
 
 
-def _markdown_cell(cell: dict[str, Any] | None, unit: str, with_n: bool, with_label: bool) -> str:
+def markdown_table(table: dict[str, Any]) -> str:
+    """A GitHub table with intervals, published values and what the attacker knew; a line below says how many images."""
+    return markdown(grid(table))
+
+
+def markdown(shown: Grid) -> str:
+    """A GitHub table, and its notes in a line below."""
+    rule = ["---", *("---" if i in shown.words else "---:" for i in range(1, len(shown.heads)))]
+    rows = [shown.heads, rule, *shown.lines]
+    text = "\n".join("| " + " | ".join(escaped(word) for word in line) + " |" for line in rows) + "\n"
+    return text + (f"\n{' '.join(escaped(note) for note in shown.notes)}\n" if shown.notes else "")
+
+
+def _said(cell: dict[str, Any] | None, unit: str, with_n: bool, with_label: bool) -> str:
     if cell is None:
         return NOT_COMPUTED
     size = f", n = {cell['n']:,}" if with_n and computed(cell) else ""
-    published = "" if cell["published"] is None else f" (published {amount(cell['published'], unit)})"
+    published = "" if cell.get("published") is None else f" (published {amount(cell['published'], unit)})"
     label = f" ({cell['knowledge']})" if with_label and cell.get("knowledge") else ""
     return full(cell, unit) + size + published + label
 
