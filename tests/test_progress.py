@@ -120,6 +120,7 @@ def test_in_a_terminal_all_of_it_fits_80_columns(monkeypatch: pytest.MonkeyPatch
     score = cells("Score", 400)
     progress = Progress(worst=lambda key: "lowest robust accuracy so far 4.0 % (" + "targeted " * 20 + ")")
     progress.terminal = True
+    monkeypatch.setattr("robassay.run.progress.title", lambda cell: "x" * 90)
     monkeypatch.setattr("rich.live.Live.start", lambda self, refresh=False: None)
     progress.begin(SimpleNamespace(todo=score, done=frozenset()))  # type: ignore[arg-type]
     progress.finished(score[0], 30.0)
@@ -129,9 +130,10 @@ def test_in_a_terminal_all_of_it_fits_80_columns(monkeypatch: pytest.MonkeyPatch
     out = io.StringIO()
     Console(file=out, width=80).print(progress.shown())
     lines = out.getvalue().splitlines()
-    assert all(len(line) <= 80 for line in lines) and len(lines) == 3
-    assert "1/400" in lines[0] and "2 a minute, about 3:19:" in lines[0]
-    assert "lowest robust accuracy so far 4.0 % (targeted" in lines[2] and "…" in lines[2]
+    assert all(len(line) <= 80 for line in lines) and len(lines) == 4
+    assert "1/400 0:00:" in lines[0] and "x" * 40 in lines[1] and lines[1].split()[-2:] == ["0/?", "0:00:00"]
+    assert lines[2].startswith("2 a minute, about 3:19:")
+    assert "lowest robust accuracy so far 4.0 % (targeted" in lines[3] and "…" in lines[3]
 
 
 def judged(right: list[list[bool]], target: str) -> dict[str, np.ndarray]:
