@@ -18,10 +18,11 @@ from test_report import HOSTILE, Page
 from robassay import cli
 from robassay.errors import UsageError
 from robassay.folds import Rows
+from robassay.intervals import rate
 from robassay.leaderboard import check, publish
 from robassay.report import verdict_svg
 from robassay.report.badge import digest
-from robassay.verdict import Evidence, judge, words_of
+from robassay.verdict import Evidence, as_json, judge, words_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "leaderboard"
 ENTRIES = sorted(EXAMPLES.glob("*.json"))
@@ -111,6 +112,34 @@ def test_of_a_random_network_the_values_hang_together(tmp_path: Path) -> None:
     changed = copy.deepcopy(audit)
     changed["clean"]["value"] -= 0.00005  # less than one decision of one image
     assert "decisions" in faults(tmp_path, changed)
+
+
+def counted(images: int, n: int = 100) -> dict[str, Any]:
+    return as_json(rate((np.arange(n) < images).astype(np.float64)[None]))
+
+
+def named(audit: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(one for one in audit["attacks"] if one["name"] == name)
+
+
+def test_what_is_consistent_in_itself_must_fit_the_rest(tmp_path: Path) -> None:
+    """Changes that leave a count a count and an interval that of its count."""
+    audit = entry("hardened")
+    weakest = max(audit["attacks"], key=lambda one: one["robust"]["value"])["name"]
+    left = round(100 * audit["robust"]["value"])
+
+    changed = copy.deepcopy(audit)
+    named(changed, audit["winner"])["robust"] = counted(left - 1)
+    assert "robust is" in faults(tmp_path, changed)
+    changed = copy.deepcopy(audit)
+    named(changed, "claimed")["robust"] = counted(left + 1)
+    assert "the attack 'claimed'" in faults(tmp_path, changed)
+    assert "winner" in faults(tmp_path, {**audit, "winner": weakest})
+    twice = [*audit["attacks"], {**named(audit, weakest)}]
+    assert "a name of its own" in faults(tmp_path, {**audit, "attacks": twice})
+    random = entry("noise-head")
+    for name in RATES[1:]:
+        assert "n is not the same" in faults(tmp_path, {**random, name: {**random[name], "n": 99}})
 
 
 @pytest.mark.parametrize(
@@ -221,8 +250,8 @@ def test_a_real_folder_becomes_a_site(tmp_path: Path) -> None:
     text = " ".join(Page(page).text.split())
     for file in ENTRIES:
         audit = entry(file.stem)
-        for rate in (audit["claimed"], audit["robust"]):
-            said = f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+        for one in (audit["claimed"], audit["robust"]):
+            said = f"{100 * one['value']:.1f} % [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
             assert said in text, (file.stem, said)
         assert audit["title"] in text and audit["claim"] in text and digest(audit["keys"]) in text
         assert (tmp_path / "site" / "cards" / f"{file.stem}.svg").read_text(encoding="utf-8") == verdict_svg(audit)

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,8 +83,7 @@ def test_a_line_says_cells_rate_time_left_and_the_worst_finding(
     progress.begin(SimpleNamespace(todo=score, done=frozenset()))  # type: ignore[arg-type]
     for one in score[:3]:
         progress.finished(one, 30.0)
-    progress._began -= 90.0
-    progress._told -= 90.0
+    progress._began = progress._told = time.monotonic() - 90.0
     progress.tick(None, [])  # type: ignore[arg-type]
     said = capsys.readouterr().err
     assert said == "robassay: 3 of 10 cells in 1:30, 2 a minute, about 3:30 left; lowest so far 4.0 %\n"
@@ -120,18 +120,20 @@ def test_in_a_terminal_all_of_it_fits_80_columns(monkeypatch: pytest.MonkeyPatch
     score = cells("Score", 400)
     progress = Progress(worst=lambda key: "lowest robust accuracy so far 4.0 % (" + "targeted " * 20 + ")")
     progress.terminal = True
+    monkeypatch.setattr("robassay.run.progress.title", lambda cell: "x" * 90)
     monkeypatch.setattr("rich.live.Live.start", lambda self, refresh=False: None)
     progress.begin(SimpleNamespace(todo=score, done=frozenset()))  # type: ignore[arg-type]
     progress.finished(score[0], 30.0)
     progress.started(score[1])
-    progress._began -= 30.0
+    progress._began = time.monotonic() - 30.0
     progress.tick(SimpleNamespace(root=Path("nowhere")), [score[1]])  # type: ignore[arg-type]
     out = io.StringIO()
     Console(file=out, width=80).print(progress.shown())
     lines = out.getvalue().splitlines()
-    assert all(len(line) <= 80 for line in lines) and len(lines) == 3
-    assert "1/400" in lines[0] and "2 a minute, about 3:19:" in lines[0]
-    assert "lowest robust accuracy so far 4.0 % (targeted" in lines[2] and "…" in lines[2]
+    assert all(len(line) <= 80 for line in lines) and len(lines) == 4
+    assert "1/400 0:00:" in lines[0] and "x" * 40 in lines[1] and lines[1].split()[-2:] == ["0/?", "0:00:00"]
+    assert lines[2].startswith("2 a minute, about 3:19:")
+    assert "lowest robust accuracy so far 4.0 % (targeted" in lines[3] and "…" in lines[3]
 
 
 def judged(right: list[list[bool]], target: str) -> dict[str, np.ndarray]:

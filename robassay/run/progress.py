@@ -23,6 +23,8 @@ LINE_EVERY = 10.0
 """Seconds between two plain lines."""
 KNOWN = 0.05
 """Share of a cell after which its own time left is worth believing."""
+WIDE = 46
+"""Letters of a running cell in a terminal; more would leave no room for its numbers in 80 columns."""
 RARE = 0.05
 """Share of all cells up to which kinds of which none is finished are taken to last as long as the others."""
 
@@ -58,7 +60,7 @@ class Progress:
         self.quiet, self.silent = quiet or silent, silent
         self.terminal = sys.stderr.isatty() and not self.quiet
         self._worst = None if self.quiet else worst
-        self._found = ""
+        self._words = self._found = ""
         self._bar: Any = None
         self._live: Any = None
         self._tasks: dict[str, Any] = {}
@@ -86,36 +88,40 @@ class Progress:
         from rich.progress import Progress as Bars
 
         bars = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
-        # The time left is our own: a bar's speed means little where cells take between a blink and minutes.
-        self._bar = Bars(*bars, TextColumn("{task.fields[left]}"), expand=True)
-        self._tasks[""] = self._bar.add_task("all cells", total=self._total, left="")
+        self._bar = Bars(*bars, expand=True)
+        self._tasks[""] = self._bar.add_task("all cells", total=self._total)
         console = Console(stderr=True)
         self._live = Live(get_renderable=self.shown, console=console, transient=True)
         self._live.start()
 
     def shown(self) -> Any:
-        """What a terminal shows: a bar for all cells and one for each that runs, below them what was found."""
+        """What a terminal shows: a bar for all cells and one for each that runs; below them pace and finding."""
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self._bar, *([Text(self._found, no_wrap=True, overflow="ellipsis")] if self._found else []))
+        below = [Text(words, no_wrap=True, overflow="ellipsis") for words in (self._words, self._found) if words]
+        return Group(self._bar, *below)
 
     def _look(self, key: str) -> None:
         # A cell that is damaged is told, and computed anew, by whoever needs it.
         with contextlib.suppress(RobassayError):
             self._found = self._worst(key) if self._worst is not None else ""
 
-    def _rate(self) -> str:
-        """Finished cells by time, in words."""
-        spent = time.monotonic() - self._began
-        return f"{60 * self._finished / spent:.3g} a minute" if self._finished and spent > 0 else ""
+    def _pace(self, running: list[Cell]) -> str:
+        """Finished cells by time and the time left, in words.
+
+        The latter is our own: a bar's speed means little where cells take between a blink and minutes.
+        """
+        spent, left = time.monotonic() - self._began, self._left(running)
+        rate = f"{60 * self._finished / spent:.3g} a minute" if self._finished and spent > 0 else ""
+        return ", ".join(filter(None, [rate, "" if left is None else f"about {_clock(left)} left"]))
 
     def started(self, cell: Cell) -> None:
         """A cell was handed to a worker."""
         self._fractions[cell.key] = 0.0
         self._started[cell.key] = time.monotonic()
         if self._bar is not None:
-            self._tasks[cell.key] = self._bar.add_task(f"  {title(cell)}", total=None, left="")
+            self._tasks[cell.key] = self._bar.add_task(f"  {_short(title(cell))}", total=None)
 
     def tick(self, store: Store, running: list[Cell]) -> None:
         """Called a few times a second."""
@@ -129,17 +135,15 @@ class Progress:
             if self._bar is not None:
                 self._bar.update(self._tasks[cell.key], completed=done, total=total)
         if self._bar is not None:
-            left = self._left(running)
-            told = [self._rate(), "" if left is None else f"about {_clock(left)} left"]
-            self._bar.update(self._tasks[""], completed=self._finished, left=", ".join(filter(None, told)))
+            self._bar.update(self._tasks[""], completed=self._finished)
+            self._words = self._pace(running)
         elif not self.quiet and time.monotonic() - self._told > LINE_EVERY:
             self._line(running)
 
     def _line(self, running: list[Cell]) -> None:
         self._told = time.monotonic()
-        left = self._left(running)
-        done = [f"{self._finished} of {self._total} cells in {_clock(self._told - self._began)}", self._rate()]
-        told = ", ".join(filter(None, [*done, "" if left is None else f"about {_clock(left)} left"]))
+        done = f"{self._finished} of {self._total} cells in {_clock(self._told - self._began)}"
+        told = ", ".join(filter(None, [done, self._pace(running)]))
         tell(
             "robassay: " + "; ".join(filter(None, [told, self._found, f"now: {title(running[0])}" if running else ""]))
         )
@@ -206,6 +210,10 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = self._bar = None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDE else text[: WIDE - 1] + "…"
 
 
 def _clock(seconds: float) -> str:
