@@ -108,7 +108,7 @@ def verify(
     store: StoreOption = STORE,
     count: Annotated[int, typer.Option("--sample", min=0, help="Finished cells that are computed again.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
-    cells: Annotated[
+    keys: Annotated[
         list[str] | None, typer.Option("--cell", help="These cells instead of a sample: keys, as a report shows them.")
     ] = None,
     set_aside: Annotated[
@@ -132,7 +132,7 @@ def verify(
     found = damaged(planned.order, place)
     bad = {one.cell.key for one in found}
     whole = [c for c in planned.order if c.key not in bad]
-    chosen = asked(whole, place, cells) if cells else sample(whole, place, count, seed)
+    chosen = asked(whole, place, keys) if keys else sample(whole, place, count, seed)
     if not json_out:
         print(f"{len(planned.done)} finished cells read, {len(found)} damaged")
         spent = sum(float(place.about(c.key).get("seconds", 0.0)) for c in chosen)
