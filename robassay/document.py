@@ -244,6 +244,12 @@ class Document:
             "data": self.frozen["data"],
         }
 
+    def cells(self) -> list[dict[str, Any]]:
+        """Every cell that is there, and those behind: key, what it is in full with the keys it is made of, seconds."""
+        keys = [key for key in self.frozen.get("behind", self.frozen["needs"]) if key in self._done]
+        about = ((key, self.store.about(key)) for key in keys)
+        return [{"key": key, "what": described(a.get("cell")), "seconds": a["seconds"]} for key, a in about]
+
     def whole(self) -> dict[str, Any]:
         """Everything, as the report and ``results.json`` show it (galleries still as arrays)."""
         head = {k: self.frozen[k] for k in ("title", "subtitle", "scale", "command", "cites")}
@@ -261,7 +267,18 @@ class Document:
             "galleries": self.galleries(),
             "checks": self.checks(),
             "provenance": self.provenance(),
+            "cells": self.cells(),
         }
+
+
+def described(value: Any) -> str:
+    """A cell's stored description on one line: ``Score(target=93dc…, on=Examples(…), repeats=10)``."""
+    if isinstance(value, dict):
+        if set(value) == {"cell"}:
+            return str(value["cell"])
+        fields = ", ".join(f"{name}={described(held)}" for name, held in value.items() if name != "type")
+        return f"{value.get('type', '')}({fields})"
+    return f"({', '.join(described(one) for one in value)})" if isinstance(value, list) else str(value)
 
 
 def _share(value: float, n: int, key: str) -> dict[str, Any]:

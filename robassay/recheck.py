@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from robassay.cell import Cell
-from robassay.errors import LostCell
+from robassay.errors import LostCell, UsageError
 from robassay.rng import Stream
 from robassay.run.worker import LocalContext, arrays_of, machine
 from robassay.store import Store
@@ -38,6 +38,22 @@ def sample(cells: Iterable[Cell], store: Store, count: int, seed: int) -> list[C
     keys = sorted(able)
     order = torch.randperm(len(keys), generator=Stream(("verify", seed)).generator()).tolist()
     return [able[keys[i]] for i in order[:count]]
+
+
+def asked(cells: Iterable[Cell], store: Store, keys: list[str]) -> list[Cell]:
+    """The finished cells of these keys.
+
+    Raises:
+        UsageError: no cell of these has such a key, or it is not finished, or lacks what it needs.
+    """
+    known, done = {c.key: c for c in cells}, store.done()
+    for key in keys:
+        if key not in known:
+            raise UsageError(f"--cell {key}: this study has no whole cell of that key. Its report lists those it has.")
+        lost = next((k for k in (key, *(n.key for n in known[key].needs)) if k not in done), None)
+        if lost is not None:
+            raise UsageError(f"--cell {key}: {lost} is not in the store. Run the study first.")
+    return [known[key] for key in keys]
 
 
 def damaged(cells: Iterable[Cell], store: Store) -> list[Checked]:

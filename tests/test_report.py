@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robassay.document import Document
+from robassay.document import Document, described
 from robassay.errors import UsageError
 from robassay.folds import Accuracy
 from robassay.report import card, difference, markdown_table, picture, render, to_csv
@@ -509,3 +509,21 @@ def test_a_cell_without_data_says_so_and_names_the_command(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="calls it absent"):
         measure = Measure((), Accuracy())
         Table("t", "Table", ("a",), ("b",), {("a", "b"): measure}, absent={("a", "b"): why})
+
+
+def test_every_cell_is_described_and_can_be_computed_again() -> None:
+    told = {"type": "Score", "target": {"cell": "93aa"}, "policies": [{"type": "Once"}, 0.5], "repeats": 10}
+    assert described(told) == "Score(target=93aa, policies=(Once(), 0.5), repeats=10)"
+    one = {"key": "44aa", "what": described({**told, "target": HOSTILE}), "seconds": 1.25}
+    found = Page(render(document(cells=[one], command="robassay run tan2020 --scale small")))
+    assert "robassay verify tan2020 --scale small --cell KEY" in found.text and HOSTILE in found.text
+    assert "verify" not in Page(render(document(cells=[one], command="robassay audit x.py:y"))).text
+
+
+def test_a_document_describes_its_cells_and_those_behind(tmp_path: Path) -> None:
+    store, keys = Store(tmp_path), ["a" * 16, "b" * 16]
+    arrays = {"decisions": np.zeros((1, 4), np.int16)}
+    for key in keys:
+        store.write(key, {"seconds": 2.0, "cell": {"type": "Train", "seed": 3}}, arrays, "")
+    frozen = {"items": [], "needs": keys[:1], "behind": [*keys, "c" * 16]}
+    assert Document(frozen, store).cells() == [{"key": k, "what": "Train(seed=3)", "seconds": 2.0} for k in keys]

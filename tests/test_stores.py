@@ -210,3 +210,12 @@ def test_a_run_mends_its_study_and_what_it_shows(mine, monkeypatch, capsys):
     assert code == 0 and err.count("is damaged") == 2
     assert (store.root / "reports" / "tiny.html").is_file()
     assert invoke(monkeypatch, capsys, "report", str(store.root))[0] == 0
+
+
+def test_verify_computes_the_cell_again_that_a_report_names(mine, monkeypatch, capsys):
+    file, store, _ = mine
+    key = sorted(store.done())[0]
+    code, out, _ = invoke(monkeypatch, capsys, "verify", file, "--store", str(store.root), "--cell", key)
+    assert code == 0 and "computing 1 again" in out and key in out and "1 equal" in out
+    code, _, err = invoke(monkeypatch, capsys, "verify", file, "--store", str(store.root), "--cell", "0" * 16)
+    assert code == 2 and "no whole cell of that key" in err

@@ -108,6 +108,9 @@ def verify(
     store: StoreOption = STORE,
     count: Annotated[int, typer.Option("--sample", min=0, help="Finished cells that are computed again.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    keys: Annotated[
+        list[str] | None, typer.Option("--cell", help="These cells instead of a sample: keys, as a report shows them.")
+    ] = None,
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Move what is damaged or differs to damaged/, to be computed anew.")
     ] = False,
@@ -115,10 +118,11 @@ def verify(
 ) -> None:
     """Check the digest of every finished cell, compute a sample again, compare the bits; exit with 1 if some differ.
 
-    Example:  robassay verify my_study.py --sample 20
+    Examples:  robassay verify my_study.py --sample 20
+               robassay verify tan2020 --cell 761cfe13fb2dcb2b
     """
     from robassay.plan import plan as make_plan
-    from robassay.recheck import damaged, described, recheck, sample
+    from robassay.recheck import asked, damaged, described, recheck, sample
     from robassay.run.progress import title
     from robassay.store import Store
     from robassay.studies import load_study
@@ -127,7 +131,8 @@ def verify(
     planned = make_plan(load_study(study, scale, data_dir).needs(), place)
     found = damaged(planned.order, place)
     bad = {one.cell.key for one in found}
-    chosen = sample([c for c in planned.order if c.key not in bad], place, count, seed)
+    whole = [c for c in planned.order if c.key not in bad]
+    chosen = asked(whole, place, keys) if keys else sample(whole, place, count, seed)
     if not json_out:
         print(f"{len(planned.done)} finished cells read, {len(found)} damaged")
         spent = sum(float(place.about(c.key).get("seconds", 0.0)) for c in chosen)

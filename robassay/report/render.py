@@ -83,7 +83,18 @@ def _environment() -> Environment:
         "image": _image,
         "curves": curves,
     }
-    helpers = (words.computed, words.missing, words.sample, words.tally, icon, track, common_n, entries, reasons)
+    helpers = (
+        words.computed,
+        words.missing,
+        words.sample,
+        words.tally,
+        words.recomputing,
+        icon,
+        track,
+        common_n,
+        entries,
+        reasons,
+    )
     figures = (small_curves, colours, swatch, plane_map, reach, scatter_map, decision_map, key_of)
     layouts = (outside, labelled, series_labels, rates_of, gaps_of)
     trains = (layer_name, of_rates, potential_map, rate_rows, spike_map, told)

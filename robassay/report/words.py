@@ -134,6 +134,12 @@ def warnings(document: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def recomputing(command: str) -> str:
+    """The command that computes one cell again and compares its bits; empty where the study was no `robassay run`."""
+    verb = "robassay run "
+    return f"robassay verify {command.removeprefix(verb)} --cell KEY" if command.startswith(verb) else ""
+
+
 def lasted(hours: float) -> str:
     """A time in the unit that suits it: "16 s", "4.2 minutes", "31 hours"."""
     seconds = 3600 * hours

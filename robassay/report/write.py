@@ -105,7 +105,8 @@ def export_files(name: str, store: str | Path, folder: Path, results: bool) -> l
     place = Store(store, create=False)
     with understood(name, place):
         document = Document(study_in(place, name), place).whole()
-        del document["galleries"]
+        for extra in ("galleries", "parts", "cells"):  # of the report alone
+            del document[extra]
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         tables = {checked_name(table["id"], "a table"): to_csv(table) for table in document["tables"]}
         tables |= {checked_name(one["id"], "a comparison"): comparison_csv(one) for one in document["comparisons"]}
