@@ -55,7 +55,7 @@ class Portion:
         return self.of.note
 
     def split(self, name: SplitName) -> Images:
-        """uint8 images (N, C, H, W) and labels int64 (N,); of "train" the share, in the data set's order."""
+        """uint8 images (N, C, H, W) and labels int64 (N,) of the split ``name``; of "train" the share, in its order."""
         return _drawn(self.of, self.seed, self.share) if name == "train" else self.of.split(name)
 
 

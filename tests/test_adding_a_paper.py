@@ -31,7 +31,7 @@ def carried_out(file: Path, name: str, store: Path, monkeypatch: pytest.MonkeyPa
         cli.main()
     assert stop.value.code == 0 and (store / "reports" / f"{name}.html").is_file()
     place = Store(store, create=False)
-    document = Document(place.studies()[name], place).whole()
+    document = Document(place.study(name), place).whole()
     assert document["provenance"]["missing"] == 0
     return document
 

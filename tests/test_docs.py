@@ -20,6 +20,8 @@ PAGES = sorted(p for p in DOCS.rglob("*.md") if p.relative_to(DOCS).parts[0] not
 LONG = {"tutorial.md", *(f"how-to/{n}.md" for n in ("spiking-frameworks", "own-defence", "ci-gate", "own-network"))}
 LONG |= {"how-to/own-attack.md", "how-to/leaderboard.md", "concepts/verdicts.md"}
 EXAMPLES = ("audit_a_module.py", "own_attack.py", "draws_of_the_attacker.py", "spiking_surrogates.py")
+ELSEWHERE = {"adding-a-paper.md": "test_adding_a_paper.py", "cluster.md": "test_ray_nodes.py"}
+"""Pages whose blocks have a test of their own: one study in pieces, and a cluster."""
 NOT_RUN = 8
 """Blocks that need a network, a GPU or an installation; each says so. This number may only fall."""
 
@@ -29,11 +31,16 @@ def marked(page: Path) -> object:
     return pytest.param(page, id=name, marks=[pytest.mark.long] if name in LONG else [])
 
 
-@pytest.mark.parametrize("page", [marked(p) for p in PAGES])
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES if p.name not in ELSEWHERE])
 def test_the_blocks_of_a_page_do_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the pages in LONG train and audit networks for half a minute."""
     monkeypatch.setenv("COLUMNS", "100")
     b.run_page(page.read_text(encoding="utf-8"), page.name, tmp_path)
+
+
+@pytest.mark.parametrize("page", ELSEWHERE)
+def test_a_page_that_is_tested_elsewhere_is(page: str) -> None:
+    assert f'"{page}"' in (Path(__file__).parent / ELSEWHERE[page]).read_text(encoding="utf-8")
 
 
 def test_few_blocks_are_left_out_and_each_says_why() -> None:

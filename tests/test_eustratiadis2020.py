@@ -120,7 +120,7 @@ def test_intervals_name_the_layer_that_they_do_not_know() -> None:
         intervals(nn.Sequential(nn.BatchNorm2d(1)), numbers(1, 1, 2, 2), numbers(1, 1, 2, 2))
 
 
-@part
+@part(source="ours")
 class Straight(Backbone):
     """Features that are linear in the pixels."""
 

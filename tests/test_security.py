@@ -22,8 +22,14 @@ PACKAGE = Path(__file__).parents[1] / "robassay"
 HERE = Path(__file__).parent
 toy = load_file(HERE / "toy_study.py")
 
-OWN = {"run/worker.py": {"pickle.loads"}, "run/ray.py": {"pickle.loads"}, "program.py": {"torch.export.load"}}
-"""What a driver has pickled for its own workers, and a program that was written the moment before; nothing else."""
+OWN = {
+    "run/worker.py": {"pickle.loads"},
+    "run/ray.py": {"pickle.loads"},
+    "run/parcels.py": {"pickle.loads"},
+    "program.py": {"torch.export.load"},
+}
+"""What a driver has pickled for its own workers, here or on its cluster, and a program that was written the moment
+before; nothing else."""
 
 
 def dangers(source: str, own: frozenset[str] | set[str] = frozenset()) -> list[str]:
