@@ -9,9 +9,12 @@ import re
 import shutil
 import subprocess
 from html import unescape
+from pathlib import Path
 
 import pytest
+from test_rasters import drawn
 from test_report import audit, document, figure, rate, table
+from test_report_evidence import chart, noise_table, plane, row
 
 from robassay.report import render
 
@@ -43,16 +46,16 @@ document.title = JSON.stringify(found);
 """
 
 
-def driven(page: str, tmp_path) -> dict:
-    """What the driver found in the page, run behind its own script under the page's own policy."""
+def driven(page: str, tmp_path, driver: str = DRIVER, *options: str) -> dict:
+    """What a driver found in the page, run behind its own script under the page's own policy."""
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
-    noted = 'const errors = []; addEventListener("error", (e) => errors.push(e.message));\n' + script + DRIVER
+    noted = 'const errors = []; addEventListener("error", (e) => errors.push(e.message));\n' + script + driver
     old, new = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in (script, noted))
     assert old in page
     file = tmp_path / "page.html"
     file.write_text(page.replace(old, new).replace(script, noted), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
-               "--virtual-time-budget=2000", "--dump-dom", file.as_uri()]  # fmt: skip
+               "--virtual-time-budget=2000", *options, "--dump-dom", file.as_uri()]  # fmt: skip
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     return json.loads(unescape(re.search(r"<title>(.*?)</title>", told, re.S)[1]))
 
@@ -73,3 +76,32 @@ def test_sorting_filtering_and_copying(tmp_path):
     assert found["worth"] == [8 / 255, 1234, -0.5, None, "text", "and/or"]
     assert found["buttons"] == ["Copy CSV: Robust", "Copy LaTeX: Robust", "Copy Markdown: Robust"]
     assert found["errors"] == []
+
+
+ACCESS = (Path(__file__).parent / "access.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+def test_names_roles_contrast_headings_tables_and_focus(tmp_path, width, dark):
+    """The checks of tests/access.js, an own stand-in for a checker of accessibility, and that they find something."""
+    shown = [chart(0.9, 0.5, 0.1), noise_table(), plane(), drawn()]
+    answers = [row("seen"), row("not measured", "Pintor et al. 2022")]
+    one = document(audits=[audit(evidence=shown, checklist=answers)], drawings=[drawn(caption="Trains")],
+                   cells=[{"key": "44aa", "what": "Score()", "seconds": 1.0}])  # fmt: skip
+    found = driven(
+        render(one), tmp_path, ACCESS + "document.title = JSON.stringify({...access(), errors});",
+        f"--window-size={width},900", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+    )  # fmt: skip
+    counted = found.pop("counted")
+    assert counted["texts"] > 200 and counted["tables"] >= 12 and counted["jumpsBack"] == 0
+    assert counted["dark"] is dark and counted["overflow"] <= 0
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_the_checks_find_what_is_wrong(tmp_path):
+    bad = """<p style="color:#999;background:#fff">faint</p><h5>deep</h5><button></button><input>
+      <table><tr><th>no scope</th></tr></table><img src="data:,"><svg width="9" height="9"></svg>"""
+    page = render(document()).replace("<main>", f"<main>{bad}", 1)
+    found = driven(page, tmp_path, ACCESS + "document.title = JSON.stringify(access());")
+    for name in ("contrast", "headings", "names", "tables", "images", "small"):
+        assert found[name], name
