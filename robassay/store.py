@@ -304,6 +304,10 @@ class Store:
             found = safe.unsealed(safe.parsed(safe.content(file)), self.sealed)
             if found.get("name", name) != name:
                 raise ValueError(f"it is of study {str(found['name'])[:60]!r}")
+            for part in ("needs", "behind"):
+                held = found.get(part, [] if part == "behind" else None)
+                if not isinstance(held, list) or not all(isinstance(key, str) for key in held):
+                    raise ValueError(f"'{part}' is no list of cells")
         except FileNotFoundError as error:
             raise RobassayError(f"'{self.root}' has no study '{name}'. It has: {', '.join(self.names())}.") from error
         except (OSError, ValueError, safe.Unsafe) as error:

@@ -7,12 +7,15 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from robassay import cli, marks
+from robassay.errors import RobassayError
 from robassay.recheck import recheck, sample
 from robassay.run.worker import compute, forget
+from robassay.standing import stored
 from robassay.store import Store
 from robassay.tidy import litter
 
@@ -219,3 +222,14 @@ def test_verify_computes_the_cell_again_that_a_report_names(mine, monkeypatch, c
     assert code == 0 and "computing 1 again" in out and key in out and "1 equal" in out
     code, _, err = invoke(monkeypatch, capsys, "verify", file, "--store", str(store.root), "--cell", "0" * 16)
     assert code == 2 and "no whole cell of that key" in err
+
+
+@pytest.mark.parametrize("change", [{"needs": None}, {"needs": [1]}, {"needs": {"a": 1}}, {"behind": "0123"}])
+def test_a_study_whose_cells_are_no_list_is_damaged_and_says_so(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Sealed, so that only its form tells: as another program, or another version, might write it."""
+    store = Store(tmp_path / "store")
+    store.save_study("s", {"name": "s", "needs": [], **change})
+    with pytest.raises(RobassayError, match=r"is damaged .*no list of cells.* Run the study again"):
+        store.study("s")
+    with pytest.raises(RobassayError, match="is damaged"):
+        stored(store)
