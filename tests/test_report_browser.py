@@ -38,6 +38,7 @@ const field = document.querySelector("#tables .filter input");
 field.value = "net  3";
 field.dispatchEvent(new Event("input"));
 found.left = [shown(long), document.querySelector("#tables .filter output").value];
+found.drawn = document.querySelectorAll("#audit-1 table th .sort").length;
 found.small = document.querySelectorAll("#overview .filter, #overview .sort").length;
 found.worth = ["8/255", "1,234", "−0.5", "–", "text", "and/or"].map((words) => worth(made("td", [words])));
 found.buttons = [...document.querySelectorAll("#tables .take button")].map((one) => one.getAttribute("aria-label"));
@@ -64,7 +65,8 @@ def test_sorting_filtering_and_copying(tmp_path):
     values = {"net 10": 0.3, "net 2": 0.09, "net 1": None, "net 11": 1.0, "a": 0.5, "b": 0.6, "c": 0.7, "d": 0.8}
     cells = [[None if v is None else rate(v, published=None, keys=[])] for v in values.values()]
     one = table(rows=list(values), cols=["PGD"], cells=cells)
-    found = driven(render(document(audits=[audit()], tables=[one], figures=[figure()])), tmp_path)
+    twice = audit(checks=[], attacks=[*audit()["attacks"], {**audit()["attacks"][0], "name": "other"}])
+    found = driven(render(document(audits=[twice], tables=[one], figures=[figure()])), tmp_path)
     assert found["first"] == found["back"] == list(values)
     upwards = ["net 2", "net 10", "a", "b", "c", "d", "net 11"]
     assert found["up"] == [*upwards, "net 1"], "9 % before 30 %, and last what is not computed"
@@ -73,6 +75,7 @@ def test_sorting_filtering_and_copying(tmp_path):
     assert found["state"] == "ascending" and found["states"] == 1
     assert found["left"] == [2, "2 of 8"], "every word has to occur: nets with 30 % and 93 %, not a, b, c with 43 %"
     assert found["small"] == 0, "one row needs neither"
+    assert found["drawn"] == 7, "of eight columns one holds drawings only"
     assert found["worth"] == [8 / 255, 1234, -0.5, None, "text", "and/or"]
     assert found["buttons"] == ["Copy CSV: Robust", "Copy LaTeX: Robust", "Copy Markdown: Robust"]
     assert found["errors"] == []

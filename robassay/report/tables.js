@@ -42,6 +42,7 @@ function sortable(table) {
   if (!first.some((rows) => rows.length > 1)) return;
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
+    if (!first.flat().some((row) => worth(row.cells[column]) !== null)) return; // a column of drawings
     const button = made("button", head.childNodes, { type: "button", className: "sort" });
     head.append(button);
     button.addEventListener("click", () => {
