@@ -52,16 +52,16 @@ SHELL = 'mount -t tmpfs none "$0" && exec "$@"'
 
 
 def digest(store: Path) -> str:
-    """16 hex digits over every finished cell's arrays."""
+    """16 hex digits over every finished cell's arrays; what a killed worker was about to write begins with a dot."""
     found = hashlib.sha256()
-    for file in sorted((store / "cells").glob("*/*/out.safetensors")):
+    for file in sorted((store / "cells").glob("*/[0-9a-f]*/out.safetensors")):
         found.update(file.parent.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()[:16]
 
 
 def finished(store: Path) -> dict[str, int]:
     """Keys and inodes of the finished cells: a cell that was written again would have another one."""
-    return {f.parent.name: f.stat().st_ino for f in (store / "cells").glob("*/*/cell.json")}
+    return {f.parent.name: f.stat().st_ino for f in (store / "cells").glob("*/[0-9a-f]*/cell.json")}
 
 
 def command(store: Path, *options: str) -> list[str]:
