@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robassay.document import SCHEMA
-from robassay.errors import UsageError
+from robassay.errors import UsageError, printable
 from robassay.intervals import Estimate
 from robassay.report.words import VERDICTS, ball, digits, full
 
@@ -116,7 +116,7 @@ def table(found: Comparison) -> str:
         lines.append(_line(one.name, *shown, by + " *" * one.real))
     ns = " and ".join(str(n) for n in dict.fromkeys(audit["clean"]["n"] for audit in (found.old, found.new)))
     lines += [f"n = {ns} images", "changes in points; * beyond its interval (95 %, unpaired)"]
-    return "\n".join(lines + [_cut(f"! {note}") for note in found.notes])
+    return printable("\n".join(lines + [_cut(f"! {note}") for note in found.notes]))
 
 
 def _compared(old: Audit, new: Audit) -> Comparison:
@@ -188,10 +188,13 @@ def _fault(audit: Any) -> str | None:
     lacking = [name for name in ("title", "verdict", "threat", *RATES) if name not in audit]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
-    if audit["verdict"] not in WORSE:
+    words = [name for name in ("title", "cause", "claim", "budget") if not isinstance(audit.get(name) or "", str)]
+    if words:
+        return f"its {words[0]} is no text"
+    if not isinstance(audit["verdict"], str) or audit["verdict"] not in WORSE:
         return f"its verdict is '{audit['verdict']}'"
     threat = audit["threat"]
-    if not isinstance(threat, dict) or not {"norm", "eps"} <= threat.keys():
+    if not isinstance(threat, dict) or not isinstance(threat.get("norm"), str) or not _is_radius(threat):
         return "its threat has no norm and radius"
     bad = [name for name in RATES if not _is_rate(audit[name])]
     return f"{bad[0]} is no number with an interval" if bad else None
@@ -199,6 +202,12 @@ def _fault(audit: Any) -> str | None:
 
 def _is_rate(rate: Any) -> bool:
     names = ("value", "low", "high", "n")
-    return isinstance(rate, dict) and all(
-        isinstance(rate.get(name), (int, float)) and not isinstance(rate.get(name), bool) for name in names
-    )
+    return isinstance(rate, dict) and all(_is_number(rate.get(name)) for name in names)
+
+
+def _is_radius(threat: dict[str, Any]) -> bool:
+    return "eps" in threat and (threat["eps"] is None or _is_number(threat["eps"]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -173,3 +173,28 @@ def test_needs_no_torch(tmp_path):
     line = [sys.executable, "-c", code, "compare", old, new, "--fail-if-worse"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "verdict" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "change_",
+    [
+        {"verdict": ["holds"]},
+        {"verdict": {"holds": 1}},
+        {"title": {"a": 1}},
+        {"cause": ["masking"]},
+        {"threat": {"norm": ["linf"], "eps": 0.1}},
+        {"threat": {"norm": "linf", "eps": "0.1"}},
+        {"threat": {"norm": "linf", "eps": [0.1]}},
+    ],
+)
+def test_a_result_with_other_kinds_of_values_is_refused(tmp_path, monkeypatch, capsys, change_):
+    """Somebody else's file may hold anything where a word or a number belongs."""
+    good, bad = (save(tmp_path, f"{i}.json", audit(0.9, 0.8, **more)) for i, more in enumerate(({}, change_)))
+    code, out, err = run(monkeypatch, capsys, good, bad)
+    assert code == 2 and not out and "no result of an audit" in err
+
+
+def test_a_title_cannot_command_the_terminal(tmp_path, monkeypatch, capsys):
+    files = [save(tmp_path, f"{i}.json", audit(0.9, 0.8, title="a\x1b[2Jb")) for i in range(2)]
+    code, out, _ = run(monkeypatch, capsys, *files)
+    assert code == 0 and "a?[2Jb" in out and "\x1b" not in out
