@@ -122,8 +122,10 @@ def test_a_cell_that_kills_its_worker_again_and_again_fails_alone(address, tmp_p
 @pytest.mark.long
 def test_ctrl_c_ends_the_tasks_and_keeps_what_was_finished(address, cluster, tmp_path):
     """A driver of its own is interrupted and started again (two processes that import torch and ray)."""
+    # As from a terminal: tests started in the background inherit an ignored SIGINT, which Python would keep.
     code = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from robassay.cli.common import run_study
 from robassay.registry import load_file
 from robassay.run import carry_out
@@ -141,7 +143,10 @@ except KeyboardInterrupt:
         time.sleep(0.05)
     time.sleep(0.5)
     driver.send_signal(signal.SIGINT)
-    assert driver.wait(20) == 130
+    try:
+        assert driver.wait(20) == 130
+    finally:
+        driver.kill()
     store = Store(tmp_path / "s")
     assert len(store.done()) == 2 and not store.failures()
     cells = [toy.Number(500 + i) for i in range(2)]
