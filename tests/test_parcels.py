@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import robassay as ra
 from robassay import data
 from robassay.cell import Cell
+from robassay.errors import Unwritable
 from robassay.given import given
 from robassay.images import SPLITS
 from robassay.registry import USER_PREFIX, carried, here, load_file, loaded_files, receive
@@ -138,6 +139,19 @@ def test_a_result_that_cannot_be_stored_is_a_failure_of_its_cell(tmp_path):
     cut = {**found.results[cell.key], "out.safetensors": found.results[cell.key]["out.safetensors"][:-3]}
     done = accept(found.done[0], cut, store)
     assert done.error.startswith("its result could not be stored") and not store.has(cell.key)
+
+
+def test_a_full_disk_of_the_driver_is_no_fault_of_the_cell(tmp_path, monkeypatch):
+    """It stops the run, as it does without a cluster: no other cell would fare better."""
+    store, (cell,) = Store(tmp_path / "s"), chain(1)
+    found = answer(parcel([cell], store), no_fetch)
+
+    def refuse(*_):
+        raise Unwritable("the disk is full.")
+
+    monkeypatch.setattr(Store, "write", refuse)
+    done = accept(found.done[0], found.results[cell.key], store)
+    assert done.full and "the disk is full" in done.error and not store.failures()
 
 
 def test_a_group_that_takes_long_is_handed_back(tmp_path):

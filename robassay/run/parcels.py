@@ -22,7 +22,7 @@ from safetensors.numpy import load
 
 from robassay import data
 from robassay.cell import Cell, with_needs
-from robassay.errors import RobassayError, UsageError
+from robassay.errors import RobassayError, Unwritable, UsageError
 from robassay.given import Given
 from robassay.registry import Carried, content_digest, lend, receive
 from robassay.run.devices import settle
@@ -139,7 +139,8 @@ def accept(done: Done, files: dict[str, bytes], store: Store) -> Done:
         elif not store.has(done.key):
             write(store, done.key, files)
     except Exception as error:
-        return done._replace(error=f"its result could not be stored: {error}")
+        full = isinstance(error, Unwritable)  # no other cell would fare better
+        return done._replace(error=f"its result could not be stored: {error}", full=full)
     return done
 
 
