@@ -1,6 +1,7 @@
 """A Ray cluster of three nodes on one computer: equal bytes, nodes that die, overhead per cell, scaling.
 
     python bench/ray_cluster.py equal       the determinism table, with a node killed and another added (minutes)
+    python bench/ray_cluster.py nodes       ten nodes killed at random moments, each time another one joins (minutes)
     python bench/ray_cluster.py overhead    seconds per cell that does nothing
     python bench/ray_cluster.py scaling     CPU-bound cells of two seconds on one worker and on two: a quiet machine
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -40,6 +42,7 @@ from robassay.store import Store  # noqa: E402
 
 STUDY = HERE.parent / "tests" / "small_study.py"
 REPEATS = 5
+KILLS = 10
 CELLS = 8
 SECONDS = 2.5
 SMALL = 400
@@ -151,6 +154,41 @@ def equal(folder: Path) -> list[dict[str, Any]]:
 def blind(cluster: Nodes, folder: Path) -> None:
     """Add a node in whose file system ``folder`` is empty."""
     cluster.add(1, before=("unshare", "--mount", "sh", "-c", SHELL, str(folder)))
+
+
+# ------------------------------------------------------------------------------------------------------- lost nodes
+
+
+def lost_nodes(folder: Path) -> list[dict[str, Any]]:
+    """One of two worker nodes is killed at a random moment of a run, and a new one joins; a row for each time."""
+    rng, rows = random.Random(0), list[dict[str, Any]]()
+    with nodes(0) as cluster:
+        workers = [cluster.add(1), cluster.add(1)]
+        whole(cluster, folder / "whole", "--ray", cluster.address)
+        wanted = digest(folder / "whole")
+        for number in range(KILLS):
+            store, least = folder / str(number), rng.randint(0, 12)
+            words = command(store, "--ray", cluster.address)
+            driver = subprocess.Popen(words, env=cluster.environment, stdout=subprocess.DEVNULL)
+            while driver.poll() is None and (not store.is_dir() or len(finished(store)) < least):
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 0.3))
+            before, alive = finished(store), driver.poll() is None
+            cluster.kill(workers.pop(rng.randrange(2)))
+            workers.append(cluster.add(1))
+            ended, after = driver.wait(600), finished(store)
+            rows.append(
+                {
+                    "finished": len(before),
+                    "while_running": alive,
+                    "exit": ended,
+                    "lost": len(before.keys() - after.keys()),
+                    "written_again": sum(after.get(key) != inode for key, inode in before.items()),
+                    "equal_bytes": digest(store) == wanted,
+                }
+            )
+            print(*rows[-1].values(), sep="  ", flush=True)
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------------- overhead
@@ -285,7 +323,7 @@ def scaling(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parts = {"equal": equal, "overhead": overhead, "scaling": scaling}
+    parts = {"equal": equal, "nodes": lost_nodes, "overhead": overhead, "scaling": scaling}
     wanted = sys.argv[1:] or ["equal", "overhead"]
     if unknown := set(wanted) - set(parts):
         raise SystemExit(f"unknown: {', '.join(unknown)}. Write {', '.join(parts)}.")
