@@ -32,9 +32,14 @@ class BackwardRule(abc.ABC):
         """Derivative at ``u``, same shape; ``u`` is in units of the threshold."""
 
 
-@part
+@part(source="Bellec et al. 2018, with width 1")
 class Triangle(BackwardRule):
-    """height · max(0, 1 − |u|/width) / width; area = height. Source: Bellec et al. 2018 with width 1."""
+    """height · max(0, 1 − |u|/width) / width.
+
+    Args:
+        width: half the base, in units of the threshold, > 0.
+        height: area, a factor; at u = 0 the derivative is height / width.
+    """
 
     width: float = 1.0
     height: float = 1.0
@@ -43,9 +48,13 @@ class Triangle(BackwardRule):
         return (1 - u.abs() / self.width).clamp_min(0) * (self.height / self.width)
 
 
-@part
+@part(source="Wu et al. 2018")
 class Rectangle(BackwardRule):
-    """1/width for |u| < width/2, else 0: the straight-through window. Source: Wu et al. 2018."""
+    """1/width for |u| < width/2, else 0: the straight-through window.
+
+    Args:
+        width: in units of the threshold, > 0; the area is 1.
+    """
 
     width: float = 1.0
 
@@ -53,9 +62,13 @@ class Rectangle(BackwardRule):
         return (u.abs() < self.width / 2).to(u.dtype) / self.width
 
 
-@part
+@part(source="Fang et al. 2021")
 class Atan(BackwardRule):
-    """(alpha/2) / (1 + (π alpha u / 2)²). Source: Fang et al. 2021."""
+    """(alpha/2) / (1 + (π alpha u / 2)²), of area 1.
+
+    Args:
+        alpha: sharpness, > 0, per threshold: half of the height is left at |u| = 2 / (π alpha).
+    """
 
     alpha: float = 2.0
 
@@ -63,9 +76,13 @@ class Atan(BackwardRule):
         return (self.alpha / 2) / (1 + (1.5707963267948966 * self.alpha * u) ** 2)
 
 
-@part
+@part(source="Zenke and Ganguli 2018 (SuperSpike)")
 class FastSigmoid(BackwardRule):
-    """1 / (1 + slope |u|)². Source: Zenke and Ganguli 2018 (SuperSpike)."""
+    """1 / (1 + slope |u|)².
+
+    Args:
+        slope: sharpness, ≥ 0, per threshold: a quarter of the height is left at |u| = 1 / slope.
+    """
 
     slope: float = 10.0
 
@@ -73,9 +90,14 @@ class FastSigmoid(BackwardRule):
         return 1 / (1 + self.slope * u.abs()) ** 2
 
 
-@part
+@part(source="Shrestha and Orchard 2018")
 class Exponential(BackwardRule):
-    """height · exp(−slope |u|). Source: Shrestha and Orchard 2018."""
+    """height · exp(−slope |u|).
+
+    Args:
+        slope: decay, ≥ 0, per threshold.
+        height: factor; the derivative at u = 0.
+    """
 
     slope: float = 1.0
     height: float = 1.0
@@ -98,9 +120,9 @@ class Spread(BackwardRule):
         return (1 - u.abs() / width).clamp_min(0) / width
 
 
-@part
+@part(source="Bengio et al. 2013")
 class StraightThrough(BackwardRule):
-    """1 everywhere. Source: Bengio et al. 2013."""
+    """1 everywhere."""
 
     def __call__(self, u: Tensor) -> Tensor:
         return u.new_ones(u.shape)

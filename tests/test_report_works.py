@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 import small_study
@@ -34,6 +35,35 @@ def test_every_work_names_its_year_and_ends_with_a_stop():
     for key, text in WORKS.items():
         assert YEAR.search(key)[0] in text and text.endswith(".") and "http" not in text
         assert text.startswith(re.split(r" et al| and |, | \d", key)[0]), "the first author comes first"
+
+
+IDENTIFIER = re.compile(r"(?:arXiv:\d{4}\.\d{4,5}|doi:10\.\d{4,9}/[^\s,]+?)(?=[ ,.])")
+WITHOUT = {"Ding et al. 2022", "Hao et al. 2024", "Hubara et al. 2016", "Tan et al. 2020"}
+"""Works of which we know neither number."""
+
+
+def test_a_work_has_a_number_by_which_it_is_found_and_no_two_the_same():
+    found = {key: IDENTIFIER.findall(text) for key, text in WORKS.items()}
+    assert {key for key, numbers in found.items() if not numbers} == WITHOUT
+    by_number = Counter(number for numbers in found.values() for number in numbers)
+    twice = {number for number, count in by_number.items() if count > 1}
+    assert twice == {"arXiv:2010.08852"}, "one paper had another title first"
+
+
+@pytest.mark.parametrize(
+    ("name", "work"),
+    [
+        ("triangle", "Bellec"),
+        ("rectangle", "Wu,"),
+        ("atan", "Fang"),
+        ("fast-sigmoid", "Zenke"),
+        ("exponential", "Shrestha"),
+    ],
+)
+def test_a_surrogate_gradient_names_the_work_it_comes_from(name, work):
+    source = next(e.source for e in all_entries() if e.kind == "rules" and e.name == name)
+    (cited,) = bibliography({"cites": [], "parts": [{"name": name, "source": source}]})
+    assert cited.text.startswith(work) and cited.parts == [name]
 
 
 def test_the_longer_name_wins_and_a_preprint_is_the_same_work():
