@@ -30,7 +30,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_custom_sections = ["Raises (when used)", "Raises (when first used)"]
+napoleon_custom_sections = ["Raises (when used)", "Raises (when first used)", "Raises (when computed)"]
 
 html_theme = "furo"
 html_title = "robassay"

@@ -87,8 +87,10 @@ class GradientAccess(Opened):
         """Steps per example (B,) whose gradient was not finite; on the models' device."""
 
     def direction(self, x: Tensor, loss: Loss, rng: Stream, rows: Tensor | None = None) -> Directed:
-        """The estimator's answer at ``x`` (b, C, H, W), which are the examples ``rows`` (b,) of the batch.
+        """The estimator's answer for ``loss`` at ``x`` (b, C, H, W), which are the examples ``rows`` (b,) of the batch.
 
+        ``loss`` maps logits (…, b, C) to values (…, b), larger where the attacker is closer to the goal, such as
+        ``goal.margin``.
         With several models the values and gradients are summed and the logits stand one model after the other along
         the draws, so that a share of wrong draws is a share over models, too.
         """
@@ -128,7 +130,7 @@ class GradientAccess(Opened):
 
     @torch.no_grad()
     def logits(self, x: Tensor, rng: Stream, draws: int = 1, rows: Tensor | None = None) -> Tensor:
-        """Draws of the logits (draws · models, b, C), without a gradient."""
+        """``draws`` draws of each model's logits, (draws · models, b, C), without a gradient."""
         answers = []
         for i, model in enumerate(self.models):
             drawn = torch.cat(list(model.passes(model.features(x), draws, rng.child("model", i))))

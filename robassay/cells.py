@@ -86,6 +86,11 @@ class Craft(Attacked):
         seed: names the attacker's streams.
         batch: images attacked together; part of identity, since noise may be shared within a batch.
         start: images of another attack on the same examples, from which attacks that can will begin.
+
+    Raises:
+        UsageError: when it is made, for an attack that asks what ``access`` does not offer, or for sources of other
+            images; when it is computed, for images that are no pixels.
+        RobassayError: when it is computed, for an attack that left the ball or the box, or returned other shapes.
     """
 
     sources: tuple[Model, ...]
@@ -185,7 +190,12 @@ class Disturbed:
         check_match(self.by, None)
 
     def draw(self, x: Tensor, batch: int, repeat: int) -> Tensor:
-        """The images ``x`` (B, C, H, W) in [0,1], which are batch ``batch``, as the ``repeat``-th draw meets them."""
+        """The images ``x`` (B, C, H, W) in [0,1], which are batch ``batch``, as the ``repeat``-th draw meets them.
+
+        Raises:
+            UsageError: the noise has no description from which its stream can be named.
+            RobassayError: the noise left the ball or the box, or returned other shapes.
+        """
         name = json.dumps(describe(self), sort_keys=True)
         rng = Stream(("disturbed", name, batch, repeat))
         noisy = self.by(None, x, Goal(torch.zeros(len(x), dtype=torch.int64)), self.threat, rng)

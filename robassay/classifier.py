@@ -76,7 +76,7 @@ class Classifier(nn.Module, abc.ABC):
         return ~(self.alarms(x) < 0).all(1)  # a score that is not a number raises the alarm
 
     def lasting(self, steps: int) -> Classifier:
-        """The same weights, run for so many time steps.
+        """The same weights, run for ``steps`` time steps.
 
         Raises:
             UsageError: the classifier has no time steps that could be set.
@@ -89,7 +89,8 @@ class Classifier(nn.Module, abc.ABC):
         return None
 
     def regularizer(self, images: int) -> Tensor | None:
-        """A scalar that training on so many ``images`` adds to the loss of every batch; None for none."""
+        """A scalar (a tensor of any shape with one element) that training on so many ``images`` adds to the loss of
+        every batch; None for none."""
         return None
 
     def undecayed(self) -> Iterable[nn.Parameter]:
@@ -97,7 +98,7 @@ class Classifier(nn.Module, abc.ABC):
         return ()
 
     def begin_epoch(self, epoch: int) -> None:
-        """What training does before an epoch, counted from 0, such as raising a slope. Kept in buffers if it matters
+        """What training does before ``epoch``, counted from 0, such as raising a slope. Kept in buffers if it matters
         afterwards: a checkpoint holds nothing else."""
 
     def after_step(self, rate: float) -> None:
@@ -210,6 +211,11 @@ class Wrapped(Classifier):
         return self.cut.features(self.module, self._given(x))
 
     def draw(self, h: Tensor) -> Tensor:
+        """The module's pass over features (B, …) → logits (B, classes); of probabilities their logarithms.
+
+        Raises:
+            UsageError: it returns something from which no logits can be taken.
+        """
         if len(h) == 1 and not self.alone:
             return self.draw(torch.cat([h, h]))[:1]
         if self.cut is None:
@@ -255,6 +261,9 @@ class Mixture(Classifier):
 
     Members with detectors are refused when images are judged: an image would be rejected in some draws only.
 
+    Args:
+        members: one classifier or more, of the same classes.
+
     Raises:
         UsageError: no members, of different classes, or (when images are judged) with detectors.
     """
@@ -291,6 +300,9 @@ class Mixture(Classifier):
 @final
 class Quiet(Classifier):
     """A classifier with its noise off: a model in its own right, not a decision procedure.
+
+    Args:
+        inner: the classifier.
 
     Raises (when first used):
         CannotQuiet: the inner classifier's noise cannot be switched off.

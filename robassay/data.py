@@ -117,10 +117,13 @@ class Data:
 def find(name: str = "digits", data_dir: str | Path | None = None) -> Data:
     """The data set of that name, path or hub id, decoded and checked.
 
-    `name` is one of NAMES (parquet files in `data_dir`, otherwise in the folder ROBASSAY_DATA), the path of a
-    parquet file or of a folder of images or parquet files, or 'hub:mnist', 'hub:owner/name',
-    'hub:owner/name:configuration': only these use the network. Raises UsageError when the data are not at
-    hand, unreadable, of mixed sizes or wrongly labelled.
+    Args:
+        name: one of ``robassay list data``, the path of a parquet file or of a folder of images or parquet files, or
+            'hub:mnist', 'hub:owner/name', 'hub:owner/name:configuration': only these use the network.
+        data_dir: folder of the parquet files of a named data set; None takes that which ROBASSAY_DATA names.
+
+    Raises:
+        UsageError: the data are not at hand, unreadable, of mixed sizes or wrongly labelled.
     """
     name, location = str(name), None
     if name.startswith(HUB):

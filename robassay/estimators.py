@@ -221,6 +221,7 @@ class Evading(Estimator):
 
     @property
     def draws(self) -> int:  # type: ignore[override]
+        """Passes per direction: those of ``inner``."""
         return self.inner.draws
 
     def __call__(self, model: Classifier, x: Tensor, loss: Loss, rng: Stream) -> Directed:

@@ -190,7 +190,7 @@ def images_for(width: float, rate: float = 0.5, draws: int = 1, correlation: flo
 
     Args:
         width: from end to end, in (0,1); .06 for ± 3 points.
-        rate: that is expected; .5 needs the most images.
+        rate: that is expected, in [0,1]; .5 needs the most images.
         draws: decisions per image.
         correlation: of two draws of one image, in [0,1]. At 1 each image is all or nothing and draws do not help; at 0
             all images are alike.

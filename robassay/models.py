@@ -133,6 +133,9 @@ class Learn(Model):
         data: the data set; "train" is presented, "val" chooses the pass.
         seed: names the streams of weights and noise.
         limit: present only the first so many images; None for all.
+
+    Raises (when computed):
+        UsageError: fewer than one pass, no image to learn from or to choose by, or one class only.
     """
 
     net: Learner

@@ -40,7 +40,12 @@ class Once(Policy):
 
 @part(source="Ge et al. 2020 (probabilities, n = 10); Tan et al. 2020 (logits, n = 10)")
 class MeanOf(Policy):
-    """Average of the softmax probabilities, or of the logits, over ``draws`` passes, then arg-max."""
+    """Average over ``draws`` passes, then arg-max.
+
+    Args:
+        draws: passes per decision, at least 1.
+        of: what is averaged: the softmax "probs", or the "logits".
+    """
 
     draws: int = 10
     of: Literal["probs", "logits"] = "probs"
@@ -71,7 +76,12 @@ class VoteOf(Policy):
 
 @part(source="Hendrycks and Gimpel 2017")
 class Rejecting(Policy):
-    """Refuses an input whose mean largest softmax probability is below ``confidence``, else asks ``inner``."""
+    """Refuses an input whose largest softmax probability, in the mean over draws, is too small, else asks ``inner``.
+
+    Args:
+        inner: decides about what is not refused.
+        confidence: the least mean probability that is not refused, in [0,1].
+    """
 
     inner: Policy = Once()
     confidence: float = 0.5
@@ -82,6 +92,7 @@ class Rejecting(Policy):
 
     @property
     def draws(self) -> int:  # type: ignore[override]
+        """Passes per decision: those of ``inner``."""
         return self.inner.draws
 
     def decide(self, logits: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ class Recipe:
         epochs: passes over the training images.
         batch: images per step.
         optimizer: "adam" or "sgd".
-        lr: learning rate.
-        momentum, nesterov: of sgd.
-        weight_decay: factor of the L2 penalty on all weights.
+        lr: learning rate, > 0.
+        momentum: factor of sgd on the sum of past gradients, in [0, 1).
+        nesterov: whether sgd's momentum looks ahead.
+        weight_decay: factor ≥ 0 of the L2 penalty on all weights.
         step: epochs between two changes of the learning rate; None keeps it.
         gamma: factor on the learning rate at each change; with milestones also one factor for each of them.
         adversary: attacks every batch; None trains on unchanged images.
@@ -34,8 +35,8 @@ class Recipe:
         decay: of the learning rate, per step, as Keras has it.
         fresh: begin with a new optimiser, without momentum, whenever ``step`` or ``milestones`` change the learning
             rate, as Adv-BNN does.
-        temperature: divides the logits in the loss. An adversary, the validation and whoever uses the trained network
-            see them undivided.
+        temperature: > 0, divides the logits in the loss. An adversary, the validation and whoever uses the trained
+            network see them undivided.
         augment: changes of the training images, in this order and anew at every step, before an adversary sees them.
             Validation images stay as they are.
     """
@@ -106,13 +107,13 @@ class Recipe:
             )
 
     def changes(self, epoch: int) -> int:
-        """How often ``step`` or ``milestones`` have changed the learning rate by an epoch, counted from 0."""
+        """How often ``step`` or ``milestones`` have changed the learning rate by ``epoch``, counted from 0."""
         if self.step is not None:
             return epoch // self.step
         return sum(milestone <= epoch for milestone in self.milestones)
 
     def turns(self, epoch: int) -> bool:
-        """Whether ``step`` or ``milestones`` change the learning rate at the start of an epoch, counted from 0."""
+        """Whether ``step`` or ``milestones`` change the learning rate at the start of ``epoch``, counted from 0."""
         return epoch > 0 and self.changes(epoch) > self.changes(epoch - 1)
 
     def rate(self, epoch: int, iteration: int = 0) -> float:

@@ -46,8 +46,13 @@ class Item(abc.ABC):
 
 @dataclass(frozen=True)
 class Measure:
-    """A fold over one or several evaluations of the same images, or over what another cell tells of each of them, such
-    as what the oracle of a substitute was asked."""
+    """A figure of a study: a fold over one or several evaluations of the same images.
+
+    Args:
+        evaluations: each the Score cells of an attack, one per slice of the images; or what another cell tells of each
+            image, such as what the oracle of a substitute was asked.
+        fold: what becomes of the decisions, such as ``Accuracy()``.
+    """
 
     evaluations: tuple[Told, ...]
     fold: Fold
@@ -209,6 +214,12 @@ class Check(Item):
 
     It holds when the whole interval lies on the claimed side, fails when the whole interval lies on the other, and
     is undecided otherwise.
+
+    Args:
+        question: the claim, in words.
+        evidence: what is measured.
+        limit: in units of the measure, such as .5 of a rate or 0 of a difference.
+        side: of the limit on which the claim says that the measure lies.
     """
 
     id: str

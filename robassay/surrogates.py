@@ -64,7 +64,7 @@ class Extended(Around):
 
 @part(source="Hao et al. 2024 (gradients of several kinds in one step)")
 class Averaged(Around):
-    """Mean direction of ``inner`` under several rules, each scaled to the same size: sizes differ a thousandfold.
+    """Mean direction of ``inner`` under several ``rules``, each scaled to the same size: sizes differ a thousandfold.
 
     Value and logits are those of the first rule's passes; a forward pass is the same under every rule.
     """

@@ -169,7 +169,7 @@ class Goal:
         return self.sign * self._of_label(F.log_softmax(logits, -1))
 
     def scaled_cross_entropy(self, logits: Tensor) -> Tensor:
-        """Cross-entropy of the logits divided by their standard deviation over classes.
+        """Cross-entropy of the logits divided by their standard deviation over classes, (…, B, C) → (…, B).
 
         The division undoes a saturated softmax: logits of size 200 give a probability that is exactly 1 in
         float32, and with it a gradient of exactly 0. The scale is held constant in the gradient: on random

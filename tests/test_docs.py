@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import blocks as b
 import documented as d
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -131,22 +133,76 @@ def test_every_page_is_in_a_table_of_contents() -> None:
         assert page.name == "index.md" or page.with_suffix("").resolve() in named, f"{page} is in no table of contents"
 
 
-@pytest.mark.parametrize("check", [d.docstrings, d.args, d.errors, d.sources], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("check", d.CHECKS, ids=lambda c: c.__name__)
 def test_the_public_interface_is_documented(check: Callable[[], d.Counted]) -> None:
     found = check()
     assert found.asked > 20
     assert not found.missing, f"{check.__name__}: {found}"
 
 
-def test_what_is_not_documented_is_noticed() -> None:
-    def takes(first: int, second: int) -> None:
-        """Only the first."""
-        if second:
-            raise ValueError("no")
+class Half:
+    """Half of a factor is documented, and ``far``, a number without a unit; ``near``: nothing either.
 
-    assert d.arguments(takes) == ["first", "second"] and d.raised(takes) == {"ValueError"}
-    assert d.named("first", takes.__doc__ or "") and not d.named("second", takes.__doc__ or "")
-    assert not d.named("eps", "the steps") and d.named("eps", "a ball of ``eps``")
+    Args:
+        good: factor on everything.
+    """
+
+    def told(self, image: torch.Tensor, good: float, far: float, near: float) -> torch.Tensor:
+        """(B, classes), if ``image`` is (B, C, H, W)."""
+        return fails(image)
+
+    def untold(self, image: torch.Tensor) -> torch.Tensor:
+        """Of an image whatever."""
+        return image
+
+    def silent(self) -> None:
+        pass
+
+
+def fails(image: torch.Tensor) -> torch.Tensor:
+    raise KeyError(image)
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is public; and what a function of another module raises counts only within the package."""
+    monkeypatch.setattr(fails, "__module__", "robassay.somewhere")
+    monkeypatch.setattr(d, "parts", list)
+    monkeypatch.setattr(d.robassay, "__all__", ["Half"])
+    monkeypatch.setattr(d.robassay, "Half", Half, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("check", "asked", "missing"),
+    [
+        (d.docstrings, 4, {("Half.silent", "docstring")}),
+        (d.args, 5, {("Half.untold", "image")}),
+        (d.units, 3, {("Half.told", "unit of far"), ("Half.told", "unit of near")}),
+        (d.shapes, 2, {("Half.untold", "shape")}),
+        (d.errors, 1, {("Half.told", "KeyError")}),
+    ],
+    ids=lambda c: getattr(c, "__name__", ""),
+)
+def test_what_is_not_documented_is_noticed(
+    check: Callable[[], d.Counted], asked: int, missing: set[tuple[str, str]], half: None
+) -> None:
+    """One class that leaves out one thing of each kind: that is found, and nothing else."""
+    found = check()
+    assert found.asked == asked and {(m.name, m.what) for m in found.missing} == missing
+
+
+def test_a_word_of_the_prose_documents_no_argument() -> None:
+    text = "The rate of change.\n\nArgs:\n    eps, box: the ball,\n        and its bounds.\n    rate_of: no."
+    assert d.named("eps", text) and d.entry("box", text) == "the ball, and its bounds."
+    assert not d.named("rate", text) and not d.named("rate", "``rate_of`` and ``my.rate``")
+    assert d.named("rate", "``1 − rate``") and not d.named("eps", "the steps")
+
+
+@pytest.mark.parametrize("source", ["", "after 2000 steps", "Nobody et al. 1999"])
+def test_a_source_is_a_work_of_the_bibliography(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = next(e for e in d.parts() if e.kind == "attacks")
+    monkeypatch.setattr(d, "parts", lambda: [dataclasses.replace(entry, source=source)])
+    assert [m.name for m in d.sources().missing] == [entry.name]
 
 
 def test_the_reference_says_what_the_common_names_mean() -> None:

@@ -73,8 +73,8 @@ class Weighed(Attack):
         steps: Adam steps per round.
         lr: largest step of Adam, in units of the box's curve; smaller where the best distance so far is small.
         c0: first weight of the classification loss; None guesses it per image from the first gradient.
-        factor: by which c grows until the first success (and falls until the first failure); then the geometric mean
-            of the largest that failed and the smallest that succeeded.
+        factor: > 1, by which c grows until the first success (and falls until the first failure); then the geometric
+            mean of the largest that failed and the smallest that succeeded.
         abort_early: end a round for an example whose objective stopped falling, and the search for one whose c is
             known to a third.
         smoothing: margin of the curve beyond the box, as a share of the box.

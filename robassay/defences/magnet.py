@@ -74,7 +74,10 @@ class MagNet:
     def around(
         self, inner: Classifier, reformer: nn.Module, encoders: Sequence[nn.Module], thresholds: Tensor
     ) -> Guard:
-        """``inner`` behind trained auto-encoders, one per detector, with the detectors' ``thresholds`` (detectors,)."""
+        """``inner`` behind trained auto-encoders: ``reformer``, and ``encoders``, one per detector.
+
+        ``thresholds`` (detectors,) say above which score each detector refuses an image.
+        """
         return Guard(inner, reformer, self.detectors, encoders, thresholds)
 
 

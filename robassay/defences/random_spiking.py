@@ -32,7 +32,7 @@ class RandomSpiking(Net):
         scope: the extremes are those of the whole "batch", as published, so that a prediction depends on who shares
             the batch; or of each "example" alone.
         position: behind which activation of the trunk, from 0. The paper spikes once, behind the first.
-        dropout: rate of dropout in the trunk's places for it (RS-1-Dropout); 0 for none.
+        dropout: probability that a unit is dropped in the trunk's places for it (RS-1-Dropout); 0 for none.
     """
 
     kind: ClassVar[str] = "defences"

@@ -43,7 +43,7 @@ class RSE(Net):
     Args:
         backbone: the network; it needs a convolution.
         first: standard deviation in front of the first convolution.
-        others: in front of all others.
+        others: standard deviation in front of all others.
     """
 
     kind: ClassVar[str] = "defences"

@@ -34,7 +34,7 @@ class LIF(Net):
         hidden: neurons of the hidden layers.
         steps: time steps of a pass.
         leak: factor on the membrane from step to step, in (0, 1].
-        threshold: potential at which a neuron fires.
+        threshold: potential from which on a neuron fires, > 0, in units of the input current.
         reset: "soft" subtracts the threshold, "hard" sets the membrane to 0.
         rule: derivative of the step in training, and by default in attacks.
     """

@@ -51,7 +51,7 @@ class MCSefron(Learner):
 
     Args:
         fields: receptive fields per pixel, 3 or more.
-        rate: step size of learning.
+        rate: factor on every update of the weights, > 0: the paper's learning rate.
         passes: passes over the images, one at a time, in file order.
         keep: the weights of the "best" pass on the validation images, or of the "last".
         tie: what decides between classes that fire at one step: the "lowest" label, as in the reference
@@ -86,7 +86,7 @@ class MCSefron(Learner):
         return SefronClassifier(self, math.prod(shape), classes)
 
     def present(self, model: Classifier, images: Images, number: int, rng: Stream, told: Told) -> None:
-        """A pass; the first one begins with a sample of every class.
+        """A pass over ``images``; the first one begins with a sample of every class.
 
         Raises:
             UsageError: a class has no image.

@@ -90,6 +90,7 @@ class SNNM(Learner):
 
     @property
     def passes(self) -> int:  # type: ignore[override]
+        """Times the images are presented: the epochs of all layers."""
         return sum(self.epochs)
 
     def build(self, shape: Shape, classes: int) -> Classifier:
@@ -110,6 +111,7 @@ class SNNM(Learner):
         return self.layer(number) == 2
 
     def present(self, model: Classifier, images: Images, number: int, rng: Stream, told: Told) -> None:
+        """A pass of one layer over ``images``, or over the first of them where that layer has a limit."""
         assert isinstance(model, STDPNetwork)
         layer = self.layer(number)
         limit = self.limits[layer]
