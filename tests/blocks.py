@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 POINTS, SHARE = 6.0, 0.1
 LANGUAGES = ("python", "console", "text", "yaml", "toml", "json", "bash")
-_FENCE = re.compile(
+FENCE = re.compile(
     r"^(?:% not run: (?P<why>[^\n]+)\n+)?(?P<tick>`{3,})(?P<lang>[\w{}-]*)[^\n]*\n(?P<body>.*?)^(?P=tick)$", re.M | re.S
 )
 _NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w-])")
@@ -45,7 +45,7 @@ class Block(NamedTuple):
 def blocks(page: str) -> list[Block]:
     """The fenced blocks of a page, directives such as ``{toctree}`` left out."""
     found = []
-    for match in _FENCE.finditer(page):
+    for match in FENCE.finditer(page):
         if not match["lang"].startswith("{"):
             line = page.count("\n", 0, match.start()) + 1
             found.append(Block(match["lang"], match["body"], line, match["why"] or ""))
