@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 
 import numpy as np
@@ -12,12 +13,16 @@ import torch
 
 from robassay import cli, zoo
 from robassay.cells import Examples
+from robassay.classifier import Classifier
 from robassay.data import find, pixels
 from robassay.errors import RobassayError, UsageError
 from robassay.intervals import Estimate, rate
 from robassay.referee import judged, referee, threat_of
 from robassay.referee.account import Answer, from_json, settle
+from robassay.referee.tools import pyautoattack
+from robassay.rng import Stream
 from robassay.store import Store
+from robassay.threat import Threat
 
 N = 100
 
@@ -147,6 +152,35 @@ def test_foolbox_and_ours_about_two_networks(tmp_path, monkeypatch, capsys):
     fooled, fair = both["tools"]["foolbox"]["nets"]
     assert not fooled["found"] and fooled["left"]["low"] > 0.5 and not fair["alarm"]
     assert both["tools"]["ours"]["left"]["value"] < 0.1 < both["tools"]["foolbox"]["left"]["value"]
+
+
+class Coin(Classifier):
+    """Right in seven draws of ten, whatever the image is."""
+
+    classes, stochastic, rows = 4, True, "independent"
+
+    def draw(self, h):
+        wrong = (torch.rand(len(h)) < 0.3).long()
+        return 5.0 * torch.nn.functional.one_hot(wrong, 4) + 0 * h.sum((1, 2, 3))[:, None]
+
+
+def test_what_pyautoattack_states_is_what_it_says():
+    """To the image: its log says how many are left. In the mean that is .7³, of three draws (about 3 s)."""
+    pytest.importorskip("pyautoattack")
+    logger = logging.getLogger("auto-attack")
+    said: list[str] = []
+    logger.setLevel(logging.DEBUG)
+    logger.addFilter(lambda record: said.append(record.getMessage()) or True)
+    try:
+        x, y = torch.rand(400, 1, 2, 2), torch.zeros(400, dtype=torch.int64)
+        with Stream(("coin",)).active():
+            told = pyautoattack(Coin(), x, y, Threat("linf", 0.1), "quick")
+    finally:
+        logger.filters.clear()
+        logger.setLevel(logging.NOTSET)
+    (last,) = [line for line in said if line.startswith("robust accuracy: ")]
+    assert last == f"robust accuracy: {told.right.float().mean():.2%}"
+    assert abs(told.right.float().mean() - 0.7**3) < 4 * (0.343 * 0.657 / 400) ** 0.5
 
 
 def test_pyautoattack_answers(tmp_path):

@@ -68,10 +68,9 @@ def pyautoattack(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget
         whole = peer.AutoAttack(model, norm="Linf", eps=threat.eps, version=version, seed=None, device="cpu")
         if budget == "quick":
             _shorten(whole)
-        images, _ = whole.run_standard_evaluation(x, y, batch_size=len(x))
-        # Its own bookkeeping: what was wrong from the start or was changed is broken.
-        right = (images == x).flatten(1).all(1) & (model(x).argmax(1) == y)
-    return Stated(right, threat.project(images.detach(), x), bool(said))
+        # Its own bookkeeping: the label that it saw when an image broke, at first or under attack, else the right one.
+        images, seen = whole.run_standard_evaluation(x, y, batch_size=len(x))
+    return Stated(seen == y, threat.project(images.detach(), x), bool(said))
 
 
 @contextmanager
