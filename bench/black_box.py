@@ -11,7 +11,7 @@ from typing import Any
 import art_peer
 import torch
 from attacks import distance, ours
-from harness import Figures, compare, save
+from harness import Figures, Rivals, compare, save
 from subjects import cnn, images, published_cnn
 from torch import Tensor
 
@@ -58,7 +58,12 @@ def one_pixel_row(name: str, model: Classifier, x: Tensor, y: Tensor, pixels: in
         most = Threat("l0", pixels).size(x_adv, x).max()
         return {"success": float(broken), "queries": asked, "pixels": float(most)}
 
-    row = compare(f"One-pixel, {pixels} px, {name}", {"ART": theirs, "ours": mine}, repeats=1)
+    row = compare(
+        f"One-pixel, {pixels} px, {name}",
+        {"ART": theirs, "ours": mine},
+        3,
+        Rivals("ours", ("ART",), "success", lower=False),
+    )
     for way in row["ways"].values():
         way["candidates per second"] = way["queries"] * len(x) / way["cpu"]
     return row
@@ -78,7 +83,9 @@ def boundary_row(model: Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
         x_adv, asked = art_peer.attacked(art_peer.boundary(78), model, x)
         return {**distance(model, x_adv, x, y), "queries": asked}
 
-    return compare("Boundary against ART", {"ART": theirs, "ours": mine(2300)}, repeats=1)
+    return compare(
+        "Boundary against ART", {"ART": theirs, "ours": mine(2300)}, 3, Rivals("ours", ("ART",), "l2", slack=0.01)
+    )
 
 
 def overhead_row(name: str, model: Classifier, x: Tensor, y: Tensor, queries: int = 2300) -> dict[str, Any]:
@@ -94,7 +101,9 @@ def overhead_row(name: str, model: Classifier, x: Tensor, y: Tensor, queries: in
         x_adv, spent = ours(Boundary(queries=queries), Decisions(), model, x, y, Threat("l2"))
         return {**distance(model, x_adv, x, y), "queries": float(spent.queries.sum()) / len(x)}
 
-    row = compare(f"Boundary's overhead, {name}", {"bare forwards": forwards, "ours": mine}, repeats=3)
+    row = compare(
+        f"Boundary's overhead, {name}", {"bare forwards": forwards, "ours": mine}, 3, Rivals(bare="bare forwards")
+    )
     for way in row["ways"].values():
         way["ms per query"] = 1e3 * way["cpu"] / (way["queries"] * len(x))
     return row

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import Figures, compare, peak_memory, save
+from harness import Figures, Rivals, compare, save
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor
 
@@ -66,12 +66,10 @@ def row(x: Tensor, upon: Tensor, reset: Reset) -> dict[str, Any]:
 
         return run
 
-    peaks = {name: peak_memory(way) for name, way in ways.items()}
-    found = compare(f"LIF, {reset} reset, {SIZE}", {n: timed(w) for n, w in ways.items()}, repeats=ROUNDS)
-    for name, figures in found["ways"].items():
-        figures["peak_mib"] = peaks[name]
+    timings = {n: timed(w) for n, w in ways.items()}
+    found = compare(f"LIF, {reset} reset, {SIZE}", timings, ROUNDS, Rivals("fused", ("SpikingJelly",)), memory=True)
     found["gradient_gap"] = gap
-    print(f"  gradients differ by {gap:.2g}; MiB " + ", ".join(f"{n} {m:.0f}" for n, m in peaks.items()))
+    print(f"  gradients differ by {gap:.2g}")
     return found
 
 

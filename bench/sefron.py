@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from harness import compare, save
+from harness import Rivals, compare, save
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -114,7 +114,9 @@ def main() -> None:
         return {"updates": sum(fused.learn(one, y) for one, y in zip(chosen, labels, strict=True))}
 
     ways = {"rank 16": ours, "dense": with_dense, "dense, fused": with_fused}
-    save("sefron", [compare(f"{IMAGES} training steps on MNIST", ways, repeats=3)])
+    save(
+        "sefron", [compare(f"{IMAGES} training steps on MNIST", ways, 3, Rivals("rank 16", ("dense", "dense, fused")))]
+    )
 
 
 if __name__ == "__main__":

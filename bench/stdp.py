@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Figures, compare, save
+from harness import Figures, Rivals, compare, save
 
 from robassay.data import find, pixels
 from robassay.nets.latency import responses, times
@@ -42,7 +42,12 @@ def decision_row(model: STDPNetwork, x: torch.Tensor) -> dict[str, Any]:
         seen["naive"] = torch.stack([forward(times(responses(one[None]))[0], weights) for one in x])
         return {}
 
-    row = compare(f"decisions of {IMAGES} MNIST images", {"last step, batched": batched, "naive": naive})
+    row = compare(
+        f"decisions of {IMAGES} MNIST images",
+        {"last step, batched": batched, "naive": naive},
+        5,
+        Rivals("last step, batched", ("naive",)),
+    )
     assert torch.allclose(seen["ours"], seen["naive"], rtol=1e-4, atol=1e-3)
     return row
 
@@ -71,7 +76,12 @@ def learning_row(model: STDPNetwork, fronts: torch.Tensor) -> dict[str, Any]:
         seen["naive"] = weight
         return {}
 
-    row = compare(f"STDP of layer 1 on {IMAGES} MNIST images", {"step by step": ours, "naive": naive})
+    row = compare(
+        f"STDP of layer 1 on {IMAGES} MNIST images",
+        {"step by step": ours, "naive": naive},
+        5,
+        Rivals("step by step", ("naive",)),
+    )
     assert torch.allclose(seen["ours"], seen["naive"], atol=1e-5)
     return row
 
