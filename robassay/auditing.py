@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robassay import zoo
 from robassay.access import Access, Attack
+from robassay.attacks.apgd import APGD
 from robassay.battery import (
     HEATS,
     TWIN,
@@ -233,6 +234,8 @@ def describe_audit(
     slices = on.slices(SLICE)
     claim = parse_claim(claimed, threat)
     enough = adequate(claim.attack, 2 * effort.steps)
+    if known.stochastic and isinstance(enough, APGD) and not enough.settled:
+        enough = dataclasses.replace(enough, settled=effort.settled)
 
     def against(attack: Attack, access: Access | None) -> Evaluation:
         return tuple(Score(model, Craft((model,), s, attack, threat, access), repeats=draws) for s in slices)

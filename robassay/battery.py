@@ -58,6 +58,7 @@ class Effort:
         samples: of the random search in the ball.
         walk: decisions per image of an attack that sees nothing else; 0 for none.
         lessons: images that the small CNN learns from, epochs times images; fewer of larger images.
+        settled: fresh draws, all wrong, after which an image of a random model is left alone by a gradient attack.
     """
 
     steps: int
@@ -68,13 +69,16 @@ class Effort:
     samples: int
     walk: int
     lessons: int
+    settled: int = 0
 
 
 EFFORT: dict[str, Effort] = {
     "quick": Effort(40, 2, 5, 10, queries=300, samples=100, walk=0, lessons=40_000),
-    "standard": Effort(100, 3, 15, 20, queries=1000, samples=300, walk=1000, lessons=200_000),
-    "thorough": Effort(300, 5, 20, 50, queries=5000, samples=1000, walk=5000, lessons=600_000),
+    "standard": Effort(100, 2, 10, 20, queries=1000, samples=300, walk=1000, lessons=100_000, settled=30),
+    "thorough": Effort(300, 5, 20, 50, queries=5000, samples=1000, walk=5000, lessons=600_000, settled=100),
 }
+SEARCHED = 5
+"""Draws that a search without gradients averages for one question: it asks thousands, and averages its leader's."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def planned(
     if twin is not None:
         found[TWIN] = Planned(PGD(steps=effort.steps, loss="margin", restarts=effort.restarts), White(), twin)
     found["differences"] = Planned(PGD(steps=10, loss="margin"), _numerical(threat, shape, known), model)
-    policy = MeanOf(effort.draws, "logits") if known.stochastic else Once()
+    policy = MeanOf(SEARCHED, "logits") if known.stochastic else Once()
     found[f"Square {effort.queries}"] = Planned(Square(queries=effort.queries), Scores(policy), model)
     found[f"uniform search {effort.samples}"] = Planned(UniformSearch(samples=effort.samples), Scores(policy), model)
     if effort.walk:
@@ -185,20 +189,22 @@ def planned(
 
 def _gradients(model: Model, effort: Effort, known: Known, twin: Substitute | None) -> dict[str, Planned]:
     """What a gradient that reaches the image makes possible."""
-    steps, usual = effort.steps, white(effort.draws, known)
+    steps, usual, settled = effort.steps, white(effort.draws, known), effort.settled if known.stochastic else 0
     found = {
-        f"PGD-{steps} {loss}": Planned(PGD(steps=steps, loss=loss, restarts=effort.restarts), usual, model)
+        f"PGD-{steps} {loss}": Planned(
+            PGD(steps=steps, loss=loss, restarts=effort.restarts, settled=settled), usual, model
+        )
         for loss in ("ce", "scaled_ce", "margin")
     }
     if known.classes >= 3:
-        found[f"APGD-{steps} dlr"] = Planned(APGD(steps=steps), usual, model, transferred=twin is not None)
-    targets = min(TARGETS, known.classes - 1)
-    each = max(5, steps // 4)
-    found[f"APGD-{each} targeted"] = Planned(APGD(steps=each, loss="margin", targets=targets), usual, model)
+        found[f"APGD-{steps} dlr"] = Planned(APGD(steps=steps, settled=settled), usual, model, twin is not None)
+    targets, each = min(TARGETS, known.classes - 1), max(5, steps // 4)
+    by_class = APGD(steps=each, loss="margin", targets=targets, settled=settled)
+    found[f"APGD-{each} targeted"] = Planned(by_class, usual, model)
     if known.stochastic:
         inner = ClosedForm(effort.draws) if known.gaussian else Moments(max(2, effort.draws))
         name = "closed form" if known.gaussian else "moments"
-        found[name] = Planned(PGD(steps=steps, loss="margin"), _aware(inner, known), model)
+        found[name] = Planned(PGD(steps=steps, loss="margin", settled=settled), _aware(inner, known), model)
     if known.doubles and not known.stochastic:
         attack = PGD(steps=steps, loss="margin")
         found["double precision"] = Planned(attack, _aware(Precise(), known), model)
@@ -207,7 +213,9 @@ def _gradients(model: Model, effort: Effort, known: Known, twin: Substitute | No
         found["noise off"] = Planned(attack, white(1, known), Quieted(model))
     if known.spiking or known.ruled:
         for one, swept in sweep(Backprop(effort.draws), trains=known.spiking).items():
-            found[SWEEP + one] = Planned(PGD(steps=steps // 2, loss="scaled_ce"), _aware(swept, known), model)
+            found[SWEEP + one] = Planned(
+                PGD(steps=steps // 2, loss="scaled_ce", settled=settled), _aware(swept, known), model
+            )
     return found
 
 

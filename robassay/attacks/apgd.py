@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robassay.access import Attack, GradientAccess
-from robassay.attacks.gradient import COMPACT_EVERY, radius, random_start, steepest, strongest
+from robassay.attacks.gradient import COMPACT_EVERY, radius, random_start, settle, settles, steepest, strongest
 from robassay.errors import UsageError
 from robassay.registry import part
 from robassay.rng import Stream
@@ -36,6 +36,7 @@ class APGD(Attack):
         targets: 0 ascends the loss of the goal; k > 0 goes for each of the k most likely wrong classes in turn
             ("dlr" is then the targeted form, eq. 7). Needs an untargeted goal.
         select: draws by which the kept iterates of a random classifier are compared.
+        settled: as in :class:`~robassay.attacks.gradient.PGD`.
     """
 
     access = GradientAccess
@@ -44,10 +45,11 @@ class APGD(Attack):
     restarts: int = 1
     targets: int = 0
     select: int = 20
+    settled: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or self.select < 1 or self.targets < 0:
-            raise UsageError("apgd needs steps ≥ 1, restarts ≥ 1, select ≥ 1 and targets ≥ 0.")
+        if self.steps < 1 or self.restarts < 1 or self.select < 1 or self.targets < 0 or self.settled < 0:
+            raise UsageError("apgd needs steps ≥ 1, restarts ≥ 1, select ≥ 1, targets ≥ 0 and settled ≥ 0.")
 
     def __call__(self, access: GradientAccess, x: Tensor, goal: Goal, threat: Threat, rng: Stream) -> Tensor:
         goal.check(len(x))
@@ -62,7 +64,7 @@ class APGD(Attack):
                 child = rng.child("restart", r, "target", t)
                 given = access.start if r == 0 else None
                 start = random_start(x, threat, child.child("start")) if given is None else threat.project(given, x)
-                search = _Search(access, x, goal, target, threat, self.loss, done)
+                search = _Search(access, x, goal, target, threat, self.loss, done, self.settled)
                 best, last = search.run(start, self.steps, 2 * eps, child)
                 candidates += [best, last] if access.stochastic else [best]
         return strongest(access, goal, candidates, rng.child("select"), self.select)
@@ -108,6 +110,7 @@ class _Search:
     threat: Threat
     loss: LossName
     done: Tensor
+    settled: int = 0
 
     def run(self, start: Tensor, steps: int, size: float, rng: Stream) -> tuple[Tensor, Tensor]:
         """Best and last iterate, (B, C, H, W) each."""
@@ -116,8 +119,11 @@ class _Search:
         certain = not (self.access.stochastic or self.access.coupled)
         rows, counted = torch.arange(n, device=start.device), torch.arange(n)
         judged, since = set(checkpoints(steps)), 0
+        settling, share = settles(self.access, self.settled), torch.zeros_like(state.top)
         for k in range(steps + 1):
-            if certain and k % COMPACT_EVERY == 0:
+            if (certain or settling) and k % COMPACT_EVERY == 0:
+                if settling and k:
+                    self._settle(state, share, rng.child("settle", k))
                 rows = (~self.done).nonzero().flatten()
                 counted = rows.cpu()
                 if not len(rows):
@@ -129,7 +135,9 @@ class _Search:
                 found = self.access.direction(at, self._loss(rows), stream, counted)
                 logits, gradient = found.logits, found.gradient
             wrong = self.goal[rows].won(logits).float().mean(0) * self.access.undetected(at)
-            state.see(rows, at, self._height(rows, logits, wrong, certain), gradient)
+            height = self._height(rows, logits, wrong, certain)
+            share[rows] = torch.where(height > state.top[rows], wrong, share[rows])
+            state.see(rows, at, height, gradient)
             if certain:
                 self.done[rows] |= wrong == 1
             if gradient is None:
@@ -139,6 +147,12 @@ class _Search:
                 since = k
             self._step(state, rows, first=k == 0)
         return state.best, state.now
+
+    def _settle(self, state: _State, share: Tensor, rng: Stream) -> None:
+        asked = (share == 1) & ~self.done
+        settle(self.access, self.goal, state.best, share, self.done, rng, self.settled)
+        lucky = asked & ~self.done
+        state.top[lucky] *= share[lucky]
 
     def _loss(self, rows: Tensor) -> Loss:
         goal = self.goal[rows]

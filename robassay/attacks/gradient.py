@@ -102,6 +102,8 @@ class PGD(Attack):
         momentum: factor μ of the accumulated gradient g ← μ g + ∇ / ‖∇‖₁ (Dong et al. 2018); 0 for none.
         keep: "best" as above, or "last" as published (with one restart).
         select: draws used to compare kept iterates on a random classifier.
+        settled: with keep "best", on an uncoupled random classifier: an example whose best iterate is wrong in all
+            draws of its step and in so many fresh ones is left alone, in later restarts too; 0 for never.
     """
 
     access = GradientAccess
@@ -113,11 +115,12 @@ class PGD(Attack):
     keep: Literal["best", "last"] = "best"
     select: int = 20
     momentum: float = 0.0
+    settled: int = 0
 
     def __post_init__(self) -> None:
         _check_steps(self.steps, self.step)
-        if self.restarts < 1 or self.select < 1 or self.momentum < 0:
-            raise UsageError("pgd needs restarts ≥ 1, select ≥ 1 and momentum ≥ 0.")
+        if self.restarts < 1 or self.select < 1 or self.momentum < 0 or self.settled < 0:
+            raise UsageError("pgd needs restarts ≥ 1, select ≥ 1, momentum ≥ 0 and settled ≥ 0.")
         if self.keep not in ("best", "last"):
             raise UsageError(f"keep={self.keep!r} is not known. Write keep='best' or keep='last'.")
         if self.keep == "last" and self.restarts > 1:
@@ -127,7 +130,7 @@ class PGD(Attack):
         goal.check(len(x))
         eps = radius(threat)
         size = 2.5 * eps / self.steps if self.step is None else self.step
-        climb = Climb(access, x, goal, threat, self.loss)
+        climb = Climb(access, x, goal, threat, self.loss, self.settled)
         candidates = []
         for r in range(self.restarts):
             child = rng.child("restart", r)
@@ -176,7 +179,8 @@ class Climb:
     """Projected ascent for one batch; remembers per example the best iterate over several runs.
 
     On a deterministic, uncoupled classifier an example whose goal is reached cannot lose it again: it stops moving,
-    and every few steps such examples leave the batch.
+    and every few steps such examples leave the batch. On a random one those leave that ``settled`` fresh draws, if
+    any are asked for, find wrong without exception.
     """
 
     access: GradientAccess
@@ -184,6 +188,7 @@ class Climb:
     goal: Goal
     threat: Threat
     loss: LossName
+    settled: int = 0
     done: Tensor = field(init=False)
     ball: Ball = field(init=False)
 
@@ -206,11 +211,14 @@ class Climb:
         share = torch.full((len(self.x),), -1.0, device=self.x.device)
         margin = torch.full_like(share, float("-inf"))
         certain = keep == "first" or (keep == "best" and not (self.access.stochastic or self.access.coupled))
+        settling = keep == "best" and settles(self.access, self.settled)
         rows: Tensor | None = None  # None: every example, without copying it
         counted: Tensor | None = None
         done = self.done if keep == "best" else torch.zeros_like(self.done)
         for k in range(steps + (keep == "best")):
-            if certain and not self.access.coupled and k % COMPACT_EVERY == 0:
+            if ((certain and not self.access.coupled) or settling) and k % COMPACT_EVERY == 0:
+                if settling and k:
+                    settle(self.access, self.goal, best, share, done, rng.child("settle", k), self.settled)
                 rows = (~done).nonzero().flatten()
                 counted = rows.cpu()
                 if not len(rows):
@@ -256,6 +264,28 @@ class Ball:
             return self.threat.project(x_adv, _of(self.x, rows))
         low, high = self._corners
         return torch.clamp(x_adv, _of(low, rows), _of(high, rows))
+
+
+def settles(access: GradientAccess, draws: int) -> bool:
+    """Whether examples can be left alone after ``draws`` wrong ones: not where they depend on their batch mates."""
+    return draws > 0 and access.stochastic and not access.coupled
+
+
+def settle(
+    access: GradientAccess, goal: Goal, best: Tensor, share: Tensor, done: Tensor, rng: Stream, draws: int
+) -> None:
+    """Ask ``draws`` fresh ones about every example that is not ``done`` (B,) and wrong in all of its step's draws.
+
+    Those that are wrong in all of them are done; the ``share`` (B,) of the others becomes that of the fresh draws: the
+    step's was luck, and should not bar a better iterate. Both are changed in place.
+    """
+    rows = ((share == 1) & ~done).nonzero().flatten()
+    if not len(rows):
+        return
+    at = best[rows]
+    wrong = goal[rows].won(access.logits(at, rng, draws, rows.cpu())).float().mean(0) * access.undetected(at)
+    done[rows] = wrong == 1
+    share[rows] = wrong
 
 
 def _of(values: Tensor, rows: Tensor | None) -> Tensor:
