@@ -509,6 +509,8 @@ def test_long_names_say_their_setting_smaller() -> None:
     page = render(document(tables=[{**one, "caption": "Robust; <40> images"}]))
     assert "BSN <small>(30 of 100 epochs)</small>" in page and ">a (b) c</th>" in page
     assert "&lt;i&gt; <small>(&lt;b&gt;)</small>" in page and "Robust; <small>&lt;40&gt; images</small>" in page
+    sizes = render(document(tables=[table(caption="Size; 40 images", unit="L2")]))
+    assert "<caption><span>Size (L2); <small>40 images</small></span>" in sizes
 
 
 def test_long_sections_have_a_list_of_contents() -> None:

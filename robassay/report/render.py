@@ -130,10 +130,11 @@ def _named(name: str) -> Markup:
     return Markup("{} <small>({}</small>").format(first, rest) if bracket and rest.endswith(")") else escape(name)
 
 
-def _headed(caption: str) -> Markup:
-    """A caption, what stands behind its first semicolon smaller: the setting of what is shown."""
+def _headed(caption: str, unit: str = "") -> Markup:
+    """A caption with its unit, what stands behind its first semicolon smaller: the setting of what is shown."""
     first, sign, rest = caption.partition("; ")
-    return Markup("{}; <small>{}</small>").format(first, rest) if sign else escape(caption)
+    first += f" ({unit})" if unit not in ("", "rate") else ""
+    return Markup("{}; <small>{}</small>").format(first, rest) if sign else escape(first)
 
 
 def _text(name: str) -> str:
