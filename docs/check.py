@@ -72,8 +72,6 @@ def faults(site: Path) -> list[str]:
 
 if __name__ == "__main__":
     wrong = faults(Path(sys.argv[1]))
-    print(
-        "\n".join(wrong)
-        or f"{len(list(Path(sys.argv[1]).rglob('*.html')))} pages: no dead link, nothing from elsewhere, nothing out of reach"
-    )
+    pages = len(list(Path(sys.argv[1]).rglob("*.html")))
+    print("\n".join(wrong) or f"{pages} pages: no dead link, nothing from elsewhere, nothing out of reach")
     sys.exit(bool(wrong))

@@ -523,6 +523,25 @@ def test_long_sections_have_a_list_of_contents() -> None:
     assert all(f'id="{link}"' in page for link, _ in links)
 
 
+def test_claims_and_images_are_traceable_too() -> None:
+    (one,), (check,) = document()["galleries"], document()["checks"]
+    known = {"galleries": [{**one, "keys": ["5a5a", "6b6b"]}], "checks": [{**check, "keys": ["7c7c"]}]}
+    page = render(document(**known))
+    assert "<code>5a5a 6b6b</code>" in page and "<code>7c7c</code>" in page
+    assert "5a5a" not in render(document()), "unknown to documents of earlier versions"
+
+
+def test_beyond_six_galleries_the_rest_is_folded_away() -> None:
+    (one,) = document()["galleries"]
+    for count, folded in ((6, 0), (8, 2)):
+        page = render(document(galleries=[{**one, "caption": f"Gallery {i}"} for i in range(count)]))
+        assert page.count('class="triple"') == count and page.count('class="further"') == (folded > 0)
+        assert [f"Gallery {i}" in page.split('class="further"')[0] for i in range(count)] == [True] * 6 + [
+            False
+        ] * folded
+    assert "<summary>2 more</summary>" in page
+
+
 def test_where_nothing_is_known_no_scale_is_drawn() -> None:
     cells = [[{"value": None, "low": None, "high": None, "n": 0, "published": p, "keys": [], "absent": "full only"}]
              for p in (None, 0.5)]  # fmt: skip
@@ -547,6 +566,7 @@ def test_a_gallery_shows_what_an_attack_has_changed_before_what_was_wrong_withou
 
     def shown(count: int) -> list[str]:
         (found,) = Document({"items": [{**item, "count": count}]}, store).galleries()
+        assert found["keys"] == keys
         return [one["predicted"] for one in found["images"]]
 
     assert shown(1) == ["2"] and shown(2) == ["2", "3"] and shown(4) == ["1", "2", "3", "3"]
