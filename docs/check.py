@@ -1,4 +1,5 @@
-"""Looks through the built site: links between its pages lead somewhere, and no page asks for anything from elsewhere.
+"""Looks through the built site: links between its pages lead somewhere, no page asks for anything from elsewhere, and
+whatever scrolls can be reached by keyboard.
 
 Run:   python docs/check.py docs/_build
 """
@@ -16,18 +17,26 @@ NO_REQUEST = {"canonical", "author", "license", "search", "next", "prev", "index
 
 
 class Page(HTMLParser):
-    """The anchors of a page, where it links to, and what it asks for."""
+    """The anchors of a page, where it links to, what it asks for, and what is out of a keyboard's reach."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: list[str] = []
         self.asked: list[str] = []
+        self.barred: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.ids |= {given[name] for name in ("id", "name") if name in given}
+        scrolls = tag == "pre" or "table-wrapper" in given.get("class", "").split()
+        if scrolls and "tabindex" not in given:
+            self.barred.append(f"has a <{tag}> that no keyboard reaches")
+        if given.get("role") == "heading" and "aria-level" not in given:
+            self.barred.append("has a heading without a level")
+        if tag == "aside" and "aria-label" not in given and "class" in given:
+            self.barred.append("has an aside without a name")
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         if tag == "link" and given.get("rel") in NO_REQUEST:
@@ -41,6 +50,7 @@ def faults(site: Path) -> list[str]:
     found = []
     for file, page in pages.items():
         name = file.relative_to(site)
+        found += [f"{name} {what}" for what in dict.fromkeys(page.barred)]
         for address in page.asked:
             if urlsplit(address).netloc or address.startswith("//"):
                 found.append(f"{name} asks for {address}")
@@ -62,8 +72,6 @@ def faults(site: Path) -> list[str]:
 
 if __name__ == "__main__":
     wrong = faults(Path(sys.argv[1]))
-    print(
-        "\n".join(wrong)
-        or f"{len(list(Path(sys.argv[1]).rglob('*.html')))} pages: no dead link, nothing from elsewhere"
-    )
+    pages = len(list(Path(sys.argv[1]).rglob("*.html")))
+    print("\n".join(wrong) or f"{pages} pages: no dead link, nothing from elsewhere, nothing out of reach")
     sys.exit(bool(wrong))

@@ -10,6 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from accessible import mend  # noqa: E402
 from parts import write_parts  # noqa: E402
 
 from robassay.version import __version__  # noqa: E402
@@ -63,9 +64,15 @@ def _there(app: object, page: str, source: list[str]) -> None:
     source[0] = "\n".join(kept)
 
 
+def _accessible(app: object, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":  # type: ignore[attr-defined]
+        mend(Path(app.outdir))  # type: ignore[attr-defined]
+
+
 def setup(app: object) -> None:
     """Write the pages of the parts before they are read."""
     app.connect("autodoc-process-docstring", _escape, priority=100)  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", _errors, priority=50)  # type: ignore[attr-defined]
     app.connect("source-read", _there)  # type: ignore[attr-defined]
+    app.connect("build-finished", _accessible)  # type: ignore[attr-defined]
     write_parts(HERE / "reference" / "parts")

@@ -184,7 +184,8 @@ class Document:
         for item in self._items("check"):
             estimate = self.measure(item["evidence"])
             outcome, sentence = _outcome(estimate, item["limit"], item["side"])
-            found.append({"id": item["id"], "question": item["question"], "outcome": outcome, "sentence": sentence})
+            named = {"id": item["id"], "question": item["question"], "outcome": outcome, "sentence": sentence}
+            found.append({**named, "keys": estimate["keys"] if estimate else []})
         return found
 
     def galleries(self) -> list[dict[str, Any]]:
@@ -192,7 +193,8 @@ class Document:
         found = []
         for item in self._items("gallery"):
             if self._have([item["score"], item["craft"]]):
-                found.append({**{k: item[k] for k in ("id", "caption", "attack")}, "images": self._pick(item)})
+                named = {**{k: item[k] for k in ("id", "caption", "attack")}, "keys": [item["score"], item["craft"]]}
+                found.append({**named, "images": self._pick(item)})
         return found
 
     def _pick(self, item: dict[str, Any]) -> list[dict[str, Any]]:

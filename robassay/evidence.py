@@ -26,10 +26,12 @@ from robassay.folds import Accuracy
 from robassay.landscape import Faithful, Landscape
 from robassay.models import Quieted
 from robassay.rasters import Rasters
-from robassay.study import Curves, Evaluation, Item, Measure, Table
+from robassay.study import Audit, Curves, Evaluation, Gallery, Item, Measure, Table
 from robassay.threat import LossName, Threat
 
 SLICE = 100
+WIDEST = 64
+"""Pixels of an image that is shown for every attack."""
 DRAWS = 20
 """Fresh draws that judge a point of a curve."""
 
@@ -135,6 +137,21 @@ def evidence(
     found += [maker.landscape()] if few.seen else []
     found += [maker.raster()] if spiking and differentiable else []
     return (*found, maker.slopes()) if differentiable else tuple(found)
+
+
+def galleries(audit: Audit) -> tuple[Gallery, ...]:
+    """Images of the attacks of an audit, clean and attacked: one of each attack. Nothing is computed for them.
+
+    Of images wider than 64 pixels only the claimed attack's, so that the page stays small. What is no attack that
+    makes images (:class:`~robassay.cells.Craft`) has none.
+    """
+    attacks = {"claimed": audit.claimed, "adequate": audit.adequate, **audit.battery}
+    shown = []
+    for number, (name, (score, *_)) in enumerate(attacks.items()):
+        craft = score.on
+        if isinstance(craft, Craft) and (name == "claimed" or max(craft.on.data.shape[1:]) <= WIDEST):
+            shown.append(Gallery(f"{audit.id}-images-{number}", f"{audit.title}: {name}", score, 1))
+    return tuple(shown)
 
 
 def loss_of(attack: Attack) -> LossName:

@@ -252,3 +252,29 @@ def test_every_public_name_is_in_the_reference() -> None:
         n for n in robassay.__all__ if n != "__version__" and n not in there and getattr(robassay, n) not in by_part
     }
     assert not missing
+
+
+def test_a_built_site_is_mended_and_the_check_finds_what_is_not(tmp_path: Path) -> None:
+    """What the theme writes, by the words it writes it in: each is a fault before, and none after; twice is once."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        import accessible
+        import check as site_check
+    finally:
+        sys.path.remove(str(DOCS))
+    lacking = {
+        "a.html": "<pre>wide</pre>",
+        "b.html": '<div class="table-wrapper colwidths-auto docutils container"><table></table></div>',
+        "c.html": '<p class="caption" role="heading">Start</p>',
+        "d.html": '<aside class="sidebar-drawer"></aside><aside class="toc-drawer"></aside>',
+        "e.html": '<aside class="toc-drawer no-toc"></aside>',
+    }
+    for name, text in lacking.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert sorted(fault.split(" ")[0] for fault in site_check.faults(tmp_path)) == list(lacking)
+    accessible.mend(tmp_path)
+    assert site_check.faults(tmp_path) == []
+    mended = {name: (tmp_path / name).read_text(encoding="utf-8") for name in lacking}
+    accessible.mend(tmp_path)
+    assert mended == {name: (tmp_path / name).read_text(encoding="utf-8") for name in lacking}
+    assert 'aria-level="2"' in mended["c.html"] and mended["d.html"].count("aria-label") == 2

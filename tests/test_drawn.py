@@ -143,6 +143,33 @@ def test_arrows_start_at_the_origin_in_proportion():
     assert right[0] - start[0] == pytest.approx(0.2 * SIDE, abs=0.1)
 
 
+@pytest.mark.parametrize("xy", [[[0.0, 0.0], [4.0, 1.0]], [[-9.0, -9.0], [-8.0, -9.0]], [[0.0, 0.0], [0.0, 0.0]]])
+def test_arrows_stay_inside_the_frame(xy):
+    """Whichever way they point, and wherever the points are: no tip is cut off."""
+    four = [[0.0, 3.0], [3.0, 0.0], [0.0, -3.0], [-3.0, 0.0]]
+    found = svg(xy=xy, labels=[0, 1], arrows=four)
+    paths = [p.get("d") for p in found.iter("path") if p.get("class") == "arrow"]
+    tips = [[float(v) for v in d.split("L")[1].split()] for d in paths]
+    assert len(tips) == 4 and all(EDGE <= v <= EDGE + SIDE for tip in tips for v in tip)
+    assert max(tips)[0] - min(tips)[0] == pytest.approx(0.8 * SIDE, abs=0.2)
+
+
+def test_a_label_stands_in_the_middle_of_its_points():
+    """The median: one point far away does not pull it. No colour need be looked up in a legend."""
+    found = svg(xy=[[0.0, 0.0], [1.0, 0.0], [100.0, 0.0], [50.0, 10.0]], labels=[7, 7, 7, 3])
+    names = {t.text: (float(t.get("x")), float(t.get("y"))) for t in found.iter("text") if t.get("class") == "name"}
+    discs = [(float(c.get("cx")), float(c.get("cy"))) for c in found.iter("circle")]
+    assert sorted(names) == ["3", "7"]
+    assert names["7"] == pytest.approx((discs[1][0], discs[1][1] + 4), abs=0.1)
+    assert names["3"] == pytest.approx((discs[3][0], discs[3][1] + 4), abs=0.1)
+
+
+def test_numbers_of_the_axes_have_no_exponents():
+    found = svg(xy=[[-127.0, 0.0], [127.0, 0.02]], labels=[0, 1])
+    words = [t.text for t in found.iter("text")]
+    assert "−137" in words and "137" in words and not any("e+" in word for word in words)
+
+
 def test_a_plane_has_its_colours_from_below_and_fades_where_draws_disagree(tmp_path):
     made = Section(Spotted(), Examples(find("digits"), "train", 0, 20), grid=3)
     store = Store(tmp_path)

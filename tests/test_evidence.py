@@ -12,6 +12,7 @@ from toy_nets import AlwaysDropout
 
 from robassay.access import White
 from robassay.attacks.gradient import PGD
+from robassay.auditing import describe_audit
 from robassay.cell import Model, cell
 from robassay.cells import Craft, Examples, Score
 from robassay.checklist import faithfulness
@@ -20,7 +21,7 @@ from robassay.data import find, pixels
 from robassay.document import Document
 from robassay.errors import UsageError
 from robassay.estimators import Backprop, Ruled
-from robassay.evidence import evidence
+from robassay.evidence import evidence, galleries
 from robassay.given import held, held_data
 from robassay.landscape import Faithful, Landscape
 from robassay.nets.ops import sign
@@ -222,6 +223,19 @@ def test_the_axes_are_what_was_asked_for(grey):
     draws = [m.evaluations[0][0].on.access.estimator.draws for m in found["draws"].series["PGD margin"]]
     assert draws == [1, 2, 5, 10, 20, 50]
     assert list(found["draws"].series) == ["PGD ce", "PGD scaled_ce", "PGD margin"]
+
+
+@pytest.mark.parametrize(("side", "expected"), [(64, None), (65, 1)])
+def test_every_attack_of_an_audit_shows_an_image_and_nothing_is_computed_for_it(side, expected):
+    """Of large images the claimed attack's alone; what makes no images has none."""
+    on = Examples(held_data(torch.rand(4, 1, side, 6), torch.arange(4) % 2), "test", 0, 4)
+    item = describe_audit(Made(), on, Threat("linf", EPS), "quick")
+    shown = galleries(item)
+    made = [name for name, (score, *_) in item.battery.items() if isinstance(score.on, Craft)]
+    assert len(shown) == (expected or 2 + len(made)) and len(made) >= 5
+    assert shown[0].caption == f"{item.title}: claimed" and shown[0].score in item.claimed
+    assert len({one.id for one in shown}) == len({one.caption for one in shown}) == len(shown)
+    assert {cell.key for one in shown for cell in one.needs()} <= {cell.key for cell in item.needs()}
 
 
 def test_evidence_uses_few_images_and_its_own_draws(grey):

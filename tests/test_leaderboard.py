@@ -260,6 +260,15 @@ def test_a_real_folder_becomes_a_site(tmp_path: Path) -> None:
     assert again[0].read_bytes() == made[0].read_bytes()
 
 
+def test_landmarks_have_names_of_their_own(tmp_path: Path) -> None:
+    """A section and the table in it that scrolls would else be two regions of one name."""
+    publish(EXAMPLES, tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    labels = re.findall(r'role="region" aria-label="([^"]*)"', page)
+    heads = re.findall(r'<h2 id="board-\d+">([^<]*)<', page)
+    assert labels == [f"Table of {head}" for head in heads] and heads
+
+
 def test_only_the_same_images_and_ball_are_in_one_table(tmp_path: Path) -> None:
     one = entry("hardened")
     other = {**one, "threat": {"norm": "linf", "eps": 0.3}}

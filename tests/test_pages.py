@@ -163,8 +163,9 @@ def test_curves_are_small_tables_and_scatters_files(root: Path) -> None:
     assert "![plane](tan2020-plane.svg)\n\nDots: three images; paler: draws disagree.\n" in made["tan2020.md"]
     for name, labels in (("logits", {"0", "1"}), ("plane", {"0", "1", "2"})):
         drawn = ElementTree.fromstring(made[f"tan2020-{name}.svg"])
-        _, _, _, high = (float(word) for word in drawn.attrib["viewBox"].split())
-        below = {text.text for text in drawn.iter(f"{SVG}text") if high - 20 < float(text.get("y", 0)) < high}
+        _, top, _, high = (float(word) for word in drawn.attrib["viewBox"].split())
+        ends = top + high
+        below = {text.text for text in drawn.iter(f"{SVG}text") if ends - 20 < float(text.get("y", 0)) < ends}
         assert drawn.tag == f"{SVG}svg" and labels <= below
     many = {"id": "f", "caption": "c", "xlabel": "e", "x": [1], "series": [{"name": n, "points": [None]} for n in "ab"]}
     assert figure_table(many)["rows"] == ["a", "b"] and figure_table(many)["cols"] == ["e 1"]

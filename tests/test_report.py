@@ -27,7 +27,7 @@ from robassay.report import card, difference, markdown_table, picture, render, t
 from robassay.report.charts import PALETTE, curves, library, track
 from robassay.report.render import FOLDER
 from robassay.report.tables import comparison_csv, labelled, markdown_comparison
-from robassay.report.words import amount, ball, full, lasted, radius
+from robassay.report.words import amount, ball, full, lasted, radius, typeset
 from robassay.store import Store
 from robassay.study import Measure, Study, Table
 
@@ -196,7 +196,7 @@ def test_verdict_is_said_in_words(verdict: str, word: str) -> None:
     assert found.text.count(word) >= 4
     for said in ("51.2 %", "[44.2, 58.2]", "L∞ ≤ 0.1", "targeted", "200 images × up to 100 fresh draws"):
         assert said in found.text
-    assert "no robustness" in found.text and "saturated: 72 % of images" in found.text
+    assert "no robustness" in found.text and "saturated: 72\N{NO-BREAK SPACE}% of images" in found.text
 
 
 def test_missing_is_said() -> None:
@@ -474,6 +474,82 @@ def test_curves_of_one_network_share_a_colour() -> None:
     assert [PALETTE.index(colour) for colour in colours] == [0, 0, 1, 1, 2, 3]
 
 
+def test_no_two_of_24_curves_look_the_same_without_their_colours() -> None:
+    """The ninth has the first one's colour again, but its own dashes, and its symbol is hollow."""
+    one, points = figure(), figure()["series"][0]["points"]
+    one["series"] = [{"name": f"net {i}", "dash": False, "points": points} for i in range(24)]
+    lines = [trace for trace in curves(one)["data"] if "marker" in trace]
+    looks = [(line["marker"]["symbol"], line["line"]["dash"]) for line in lines]
+    assert len(lines) == 24 == len(set(looks))
+    assert lines[8]["line"]["color"] == lines[0]["line"]["color"] and looks[8] == ("circle-open", "dot")
+    assert {dash for _, dash in looks[:8]} == {"solid"} and len({symbol for symbol, _ in looks[:8]}) == 8
+    pair = [{"name": f"net {i}, {word}", "dash": word == "usual", "points": points}
+            for i in range(9) for word in ("usual", "strongest")]  # fmt: skip
+    both = [
+        (t["marker"]["symbol"], t["line"]["dash"]) for t in curves({**one, "series": pair})["data"] if "marker" in t
+    ]
+    assert len(set(both)) == 18 and both[:2] == [("circle", "dash"), ("circle", "solid")]
+
+
+def test_an_axis_says_its_unit_once() -> None:
+    titles = [
+        curves({**figure(), "unit": unit, "ylabel": label})["layout"]["yaxis"]["title"]["text"]
+        for unit, label in (("rate", "accuracy"), ("L2", "size"), ("L2", "mean L2"))
+    ]
+    assert titles == ["accuracy (%)", "size (L2)", "mean L2"]
+
+
+def test_sentences_have_minus_signs_and_keep_per_cents_together() -> None:
+    assert typeset("-71.6 [-77.5, -48.4], n = 19") == "−71.6 [−77.5, −48.4], n = 19"
+    assert typeset("PGD-40 leaves 12 %, 1e-05, a-1") == "PGD-40 leaves 12\N{NO-BREAK SPACE}%, 1e-05, a-1"
+
+
+def test_long_names_say_their_setting_smaller() -> None:
+    one = table(rows=["BSN (30 of 100 epochs)", "a (b) c", "<i> (<b>)"], cells=[[None], [None], [None]], cols=["PGD"])
+    page = render(document(tables=[{**one, "caption": "Robust; <40> images"}]))
+    assert "BSN <small>(30 of 100 epochs)</small>" in page and ">a (b) c</th>" in page
+    assert "&lt;i&gt; <small>(&lt;b&gt;)</small>" in page and "Robust; <small>&lt;40&gt; images</small>" in page
+    sizes = render(document(tables=[table(caption="Size; 40 images", unit="L2")]))
+    assert "<caption><span>Size (L2); <small>40 images</small></span>" in sizes
+
+
+def test_long_sections_have_a_list_of_contents() -> None:
+    """Every link of which leads to a table or a figure that is there."""
+    few, many = ([table(caption=f"Number {i}; setting") for i in range(n)] for n in (4, 5))
+    assert 'class="contents"' not in render(document(tables=few))
+    page = render(document(tables=many, figures=[figure()] * 6))
+    links = re.findall(r'<li><a href="#((?:table|curve)-\d+)">([^<]*)<', page)
+    assert [name for _, name in links[:5]] == [f"Number {i}" for i in range(5)] and len(links) == 11
+    assert all(f'id="{link}"' in page for link, _ in links)
+
+
+def test_claims_and_images_are_traceable_too() -> None:
+    (one,), (check,) = document()["galleries"], document()["checks"]
+    known = {"galleries": [{**one, "keys": ["5a5a", "6b6b"]}], "checks": [{**check, "keys": ["7c7c"]}]}
+    page = render(document(**known))
+    assert "<code>5a5a 6b6b</code>" in page and "<code>7c7c</code>" in page
+    assert "5a5a" not in render(document()), "unknown to documents of earlier versions"
+
+
+def test_beyond_six_galleries_the_rest_is_folded_away() -> None:
+    (one,) = document()["galleries"]
+    for count, folded in ((6, 0), (8, 2)):
+        page = render(document(galleries=[{**one, "caption": f"Gallery {i}"} for i in range(count)]))
+        assert page.count('class="triple"') == count and page.count('class="further"') == (folded > 0)
+        assert [f"Gallery {i}" in page.split('class="further"')[0] for i in range(count)] == [True] * 6 + [
+            False
+        ] * folded
+    assert "<summary>2 more</summary>" in page
+
+
+def test_where_nothing_is_known_no_scale_is_drawn() -> None:
+    cells = [[{"value": None, "low": None, "high": None, "n": 0, "published": p, "keys": [], "absent": "full only"}]
+             for p in (None, 0.5)]  # fmt: skip
+    page = render(document(audits=[], comparisons=[], tables=[table(rows=["a", "b"], cols=["PGD"], cells=cells)]))
+    assert page.count('class="track small"') == 1 and page.count('class="published"') == 1
+    assert " No value: full only." in page
+
+
 def test_times_are_said_in_the_unit_that_suits_them():
     said = {16: "16 s", 89: "89 s", 252: "4.2 minutes", 5399: "90 minutes", 7200: "2 hours", 360000: "100 hours"}
     assert {seconds: lasted(seconds / 3600) for seconds in said} == said
@@ -490,6 +566,7 @@ def test_a_gallery_shows_what_an_attack_has_changed_before_what_was_wrong_withou
 
     def shown(count: int) -> list[str]:
         (found,) = Document({"items": [{**item, "count": count}]}, store).galleries()
+        assert found["keys"] == keys
         return [one["predicted"] for one in found["images"]]
 
     assert shown(1) == ["2"] and shown(2) == ["2", "3"] and shown(4) == ["1", "2", "3", "3"]

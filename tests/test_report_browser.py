@@ -81,6 +81,23 @@ def test_sorting_filtering_and_copying(tmp_path):
     assert found["errors"] == []
 
 
+PRINTED = """
+const wide = () => document.querySelector(".plot .main-svg")?.getAttribute("width");
+const told = { screen: [], errors };
+setTimeout(() => {
+  told.screen.push(wide()); dispatchEvent(new Event("beforeprint")); told.paper = wide();
+  dispatchEvent(new Event("afterprint")); told.screen.push(wide()); document.title = JSON.stringify(told);
+}, 1500);
+"""
+
+
+def test_on_paper_a_figure_is_as_wide_as_a_page(tmp_path):
+    """Not as the window was, or the page would be shrunk around it; afterwards it is as it was."""
+    found = driven(render(document(figures=[figure()])), tmp_path, PRINTED, "--window-size=1280,900")
+    before, after = found["screen"]
+    assert found["paper"] == "660" and before == after and float(before) > 1000 and found["errors"] == []
+
+
 ACCESS = (Path(__file__).parent / "access.js").read_text(encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from test_report import HOSTILE, audit, document, rate
 
 from robassay.checklist import LAST, NOISE
 from robassay.report import card, render
-from robassay.report.figures import colours, plane_map, reach, small_curves
+from robassay.report.figures import MARKS, colours, plane_map, reach, small_curves
 
 GRID = [[-1.0, -2.0, -1.0], [0.0, -0.5, 0.0], [2.0, 1.0, 4.0]]
 """First index: along the gradient."""
@@ -52,18 +52,40 @@ def parsed(markup) -> ElementTree.Element:
     return ElementTree.fromstring(str(markup))
 
 
+def dots(one):
+    """Place and element of every point of a chart."""
+    found = [p for p in parsed(small_curves(one)).iter("path") if p.get("class") == "dot"]
+    return [(tuple(map(float, re.match(r"M([\d.]+) ([\d.]+)", p.get("d")).groups())), p) for p in found]
+
+
+def test_lines_differ_by_their_marks_and_the_legend_has_the_same():
+    """A reader who sees no colours tells them apart; a disc is drawn around its place, not beside it."""
+    one = chart(0.9, 0.5)
+    found = [re.sub(r"^M[\d.]+ [\d.]+", "", p.get("d")) for _, p in dots(one)]
+    assert found[0] == found[1] != found[2] == found[3]
+    page = render(document(audits=[audit(evidence=[one])]))
+    swatches = re.findall(r'class="swatch".*?class="dot" d="M13.0 5.0([^"]*)"', page)
+    assert swatches == [found[0], found[2]]
+    for mark in MARKS:
+        steps = re.findall(r"([mlhvaz])([^mlhvaz]*)", mark)
+        assert steps[0][0] == "m" and steps[-1][0] == "z" and len(steps) >= 4
+    assert "Shaded: 95 % intervals. n = 40 images per point." in page
+    one["series"][0]["points"][0]["n"] = 39
+    assert "images per point" not in render(document(audits=[audit(evidence=[one])]))
+
+
 def test_a_point_stands_at_its_height_and_values_of_the_axis_are_evenly_spaced():
-    circles = list(parsed(small_curves(chart(1.0, 0.5, 0.0))).iter("circle"))[:3]
-    x, y = ([float(c.get(n)) for c in circles] for n in ("cx", "cy"))
+    points = dots(chart(1.0, 0.5, 0.0))[:3]
+    x, y = zip(*(at for at, _ in points), strict=True)
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2) and x[1] > x[0]
     assert y[1] - y[0] == pytest.approx(y[2] - y[1], abs=0.2) and y[1] > y[0], "down the picture is less"
-    assert "PGD ce, 0.1: 50.0 % [40.0, 60.0], n = 40" in circles[1][0].text
+    assert "PGD ce, 0.1: 50.0 % [40.0, 60.0], n = 40" in points[1][1][0].text
 
 
 def test_a_line_breaks_where_a_point_is_not_computed():
     drawn = parsed(small_curves(chart(0.9, None, 0.1)))
     lines = [p.get("d") for p in drawn.iter("path") if p.get("class") == "line"]
-    assert [d.count("M") for d in lines] == [2, 2] and len(list(drawn.iter("circle"))) == 4
+    assert [d.count("M") for d in lines] == [2, 2] and len(dots(chart(0.9, None, 0.1))) == 4
     assert not list(drawn.iter("polygon")), "no band over what is not computed"
 
 

@@ -97,6 +97,7 @@ def audit(
                robassay audit mine.py:build --linf 8/255 --claimed pgd:steps=20,step=2/255,draws=1
                robassay audit zoo:noise-head --seed 1
     """
+    from robassay.evidence import galleries
     from robassay.report.write import overview
     from robassay.study import Study
 
@@ -107,7 +108,8 @@ def audit(
     if proof is not None:
         _check_proof(items, proof)
     name = "audit-" + items[0].claimed[0].key[:8]
-    study = Study(name, f"Audit of {target}", items, scale="audit", command=command_line())
+    shown = (*items, *(gallery for item in items for gallery in galleries(item)))
+    study = Study(name, f"Audit of {target}", shown, scale="audit", command=command_line())
     document = run_study(study, store, workers, quiet)
     results = document["audits"]
     if json_out is not None:

@@ -17,7 +17,8 @@ UNION = "-union"
 NOTHING = "–"
 STYLE = (
     "<style>text{font:11px sans-serif;fill:#667}.frame{fill:none;stroke:#aab}ellipse{fill:none;stroke-width:1.6}"
-    ".arrow{stroke-width:2}.seen{fill:#fff;stroke:#1b1f24;stroke-width:2}</style>"
+    ".arrow{stroke-width:2}.seen{fill:#fff;stroke:#1b1f24;stroke-width:2}"
+    ".name{font-size:13px;font-weight:700;fill:#1b1f24;stroke:#fff;stroke-width:3px;paint-order:stroke}</style>"
 )
 
 
@@ -106,12 +107,13 @@ def drawn(drawing: dict[str, Any], file: str) -> str:
 def svg(drawing: dict[str, Any]) -> str:
     """A drawing of the report as a file of its own, with a line below that shows each label in its colour."""
     text = str(decision_map(drawing) if drawing["kind"] == "plane" else scatter_map(drawing))
-    begun = re.match(r'<svg class="scatter" viewBox="0 0 (\S+) (\S+)"', text)
+    begun = re.match(r'<svg class="scatter" viewBox="0 (\S+) (\S+) (\S+)"', text)
     assert begun is not None
-    wide, high = begun[1], float(begun[2])
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high + 20:g}"'
+    high = float(begun[3]) + 20
+    low = float(begun[1]) + high - 7
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {begun[1]} {begun[2]} {high:g}"'
     key = "".join(
-        f'<text x="{10 + 24 * place}" y="{high + 13:g}" style="fill:{COLOURS[label % len(COLOURS)]}">{label}</text>'
+        f'<text x="{10 + 24 * place}" y="{low:g}" style="fill:{COLOURS[label % len(COLOURS)]}">{label}</text>'
         for place, (label, _) in enumerate(key_of(drawing))
     )
     body = (head + text[begun.end() :]).replace(">", f">{STYLE}", 1)

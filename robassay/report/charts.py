@@ -16,6 +16,8 @@ from robassay.report.words import Rate, computed, full, radius
 # Mid tones: at least 3:1 against the white page and the dark one, so that curves need no second palette.
 PALETTE = ("#2f7fd0", "#d4622a", "#1f9166", "#a65fd0", "#a97b12", "#d64a8f", "#7a8694", "#17909f")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
+DASHES = (("solid", "dash"), ("dot", "longdash"), ("dashdot", "longdashdot"))
+"""A plain and a dashed line. The colours begin anew with the next pair, and with hollow symbols."""
 
 _RING = '<circle cx="8" cy="8" r="6.5"/>'
 _ICONS = {
@@ -79,12 +81,19 @@ def curves(chart: dict[str, Any]) -> dict[str, Any]:
     traces: list[dict[str, Any]] = []
     faint = 0.16 if len(chart["series"]) <= 4 else 0.09
     for number, (line, look) in enumerate(zip(chart["series"], _looks(chart["series"]), strict=True)):
-        colour = PALETTE[look % len(PALETTE)]
+        colour, symbol, dash = style(look, bool(line["dash"]))
         bands = [_band(chart["x"], run, colour, rates) for run in _runs(line["points"])]
         traces += [band | {"legendgroup": str(number), "opacity": faint} for band in bands]
-        curve = _curve(chart["x"], line, colour, SYMBOLS[look % len(SYMBOLS)], rates)
+        curve = _curve(chart["x"], line, (colour, symbol, dash), rates)
         traces.append(curve | {"legendgroup": str(number)})
     return {"data": traces, "layout": _layout(chart, rates)}
+
+
+def style(look: int, dashed: bool) -> tuple[str, str, str]:
+    """Colour, symbol and dashes of a curve; no two of 24 agree in symbol and dashes, so that no colour need be seen."""
+    lap, place = divmod(look, len(PALETTE))
+    symbol = SYMBOLS[place] + ("-open" if lap % 2 else "")
+    return PALETTE[place], symbol, DASHES[lap % len(DASHES)][dashed]
 
 
 def _looks(series: list[dict[str, Any]]) -> list[int]:
@@ -101,7 +110,8 @@ def _looks(series: list[dict[str, Any]]) -> list[int]:
     return found
 
 
-def _curve(x: list[float], line: dict[str, Any], colour: str, symbol: str, rates: bool) -> dict[str, Any]:
+def _curve(x: list[float], line: dict[str, Any], look: tuple[str, str, str], rates: bool) -> dict[str, Any]:
+    colour, symbol, dash = look
     unit, points = "rate" if rates else "", line["points"]
     told = [f"{full(p, unit)}, n = {p['n']}" if computed(p) else "" for p in points]
     return {
@@ -112,7 +122,7 @@ def _curve(x: list[float], line: dict[str, Any], colour: str, symbol: str, rates
         "y": [_height(p["value"], rates) if computed(p) else None for p in points],
         "customdata": [[radius(at), text] for at, text in zip(x, told, strict=True)],
         "hovertemplate": "<b>%{fullData.name}</b><br>%{customdata[0]}: %{customdata[1]}<extra></extra>",
-        "line": {"color": colour, "width": 2, "dash": "dash" if line["dash"] else "solid"},
+        "line": {"color": colour, "width": 2, "dash": dash},
         "marker": {"color": colour, "size": 7, "symbol": symbol},
     }
 
@@ -151,7 +161,8 @@ def _layout(chart: dict[str, Any], rates: bool) -> dict[str, Any]:
     across: dict[str, Any] = {"title": _title(chart["xlabel"]), "type": "log" if wide else "linear"}
     if len(x) <= 9:
         across |= {"tickmode": "array", "tickvals": x, "ticktext": [radius(at) for at in x]}
-    up: dict[str, Any] = {"title": _title(chart["ylabel"] + (" (%)" if rates else ""))}
+    unit = "%" if rates else chart["unit"]
+    up: dict[str, Any] = {"title": _title(chart["ylabel"] + (f" ({unit})" if unit not in chart["ylabel"] else ""))}
     values = [p["value"] for line in chart["series"] for p in line["points"] if computed(p)]
     if rates and all(0 <= value <= 1 for value in values):
         up |= {"range": [-2, 102], "tickvals": [0, 20, 40, 60, 80, 100]}

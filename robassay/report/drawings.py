@@ -11,13 +11,15 @@ from markupsafe import Markup, escape
 from robassay.report.charts import PALETTE
 from robassay.report.pictures import picture
 
-SIDE, EDGE = 360.0, 30.0
-"""Of the square that is drawn in, and what is left around it for the axes' names."""
+SIDE, EDGE, MARGIN = 360.0, 42.0, 12.0
+"""Of the square that is drawn in, what is left of it and below for the axes' names, and what above and to the right."""
 COLOURS = (*PALETTE, "#5546c2", "#8c564b")
 """Of the labels; further ones begin anew, with squares for discs."""
 DEVIATIONS = 2.0
 ARROW = 0.4
 """Length of the longest arrow, as a share of the square."""
+FITTING = 40
+"""Rounds in which the picture grows around its arrows; what is lacking is less by an eighth after each."""
 
 
 def scatter_map(drawing: dict[str, Any]) -> Markup:
@@ -30,14 +32,15 @@ def scatter_map(drawing: dict[str, Any]) -> Markup:
     parts = [view.axes(), *(_ellipse(view, *one) for one in _ellipses(drawing))]
     parts += [_point(view, at, label) for at, label in zip(drawing["xy"], drawing["labels"], strict=True)]
     parts += _arrows(view, drawing.get("arrows", []))
-    whole = f"{SIDE + 2 * EDGE:g}"
+    parts += _names(view, drawing)
     label = escape(f"{drawing['caption']}: {drawing['xlabel']} and {drawing['ylabel']} of {drawing['n']} points")
     names = Markup(
         '<text x="{}" y="{}" text-anchor="middle">{}</text><text transform="translate(14 {}) rotate(-90)" '
         'text-anchor="middle">{}</text>'
     ).format(EDGE + SIDE / 2, SIDE + 2 * EDGE - 8, drawing["xlabel"], EDGE + SIDE / 2, drawing["ylabel"])
-    return Markup('<svg class="scatter" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
-        whole, whole, label, Markup("").join(parts), names
+    view_box = f"0 {EDGE - MARGIN:g} {SIDE + EDGE + MARGIN:g} {SIDE + EDGE + MARGIN:g}"
+    return Markup('<svg class="scatter" viewBox="{}" role="img" aria-label="{}">{}{}</svg>').format(
+        view_box, label, Markup("").join(parts), names
     )
 
 
@@ -54,10 +57,16 @@ def decision_map(drawing: dict[str, Any]) -> Markup:
     step = drawing["at"][1] - drawing["at"][0]
     low, wide = drawing["at"][0] - step / 2, len(drawing["at"]) * step
     dots = [
-        Markup('<circle cx="{}" cy="{}" r="4" class="seen"><title>class {}</title></circle>').format(
-            round(SIDE * (x - low) / wide, 1), round(SIDE * (1 - (y - low) / wide), 1), label
+        Markup('<circle cx="{0}" cy="{1}" r="4" class="seen"><title>class {2}</title></circle>').format(x, y, label)
+        + _name(x, y - 13, label)
+        for (x, y), label in zip(
+            [
+                (round(SIDE * (x - low) / wide, 1), round(SIDE * (1 - (y - low) / wide), 1))
+                for x, y in drawing["points"]
+            ],
+            drawing["labels"],
+            strict=True,
         )
-        for (x, y), label in zip(drawing["points"], drawing["labels"], strict=True)
     ]
     label = escape(f"{drawing['caption']}: decisions on the plane through three images")
     return Markup(
@@ -70,7 +79,7 @@ def key_of(drawing: dict[str, Any]) -> list[tuple[int, Markup]]:
     """Labels that occur, each with its mark, for a legend; of a plane those that are decided."""
     every = [label for line in drawing.get("decision", []) for label in line] + drawing["labels"]
     return [
-        (label, Markup('<svg class="mark" viewBox="0 0 10 10" aria-hidden="true">{}</svg>').format(_mark(5, 5, label)))
+        (label, Markup('<svg class="mark" viewBox="2 2 6 6" aria-hidden="true">{}</svg>').format(_mark(5, 5, label)))
         for label in sorted(set(every))
     ]
 
@@ -86,10 +95,16 @@ class View:
         corners = [np.asarray(drawing["xy"], np.float64).reshape(-1, 2)]
         for _, centre, half, _ in _ellipses(drawing):
             corners += [centre[None] - half.max(), centre[None] + half.max()]
-        if drawing.get("arrows") or not any(len(c) for c in corners):
+        arrows = np.asarray(drawing.get("arrows", []), np.float64).reshape(-1, 2)
+        if len(arrows) or not any(len(c) for c in corners):
             corners.append(np.zeros((1, 2)))
         every = np.concatenate(corners)
         low, high = every.min(0), every.max(0)
+        # Arrows have a length in the picture, so what they need of the plane grows with it: until they fit.
+        longest = max(float(np.linalg.norm(arrows, axis=1).max(initial=0.0)), 1e-12)
+        for _ in range(FITTING):
+            tips = ARROW * float(max(*(high - low), 1e-9)) * 1.08 * arrows / longest
+            low, high = (f(np.concatenate([every, tips]), 0) for f in (np.min, np.max))
         self.middle = (low + high) / 2
         self.reach = float(max(*(high - low), 1e-9)) * 1.08
         self.scale = SIDE / self.reach
@@ -105,7 +120,7 @@ class View:
         words = [(EDGE, SIDE + EDGE + 14, "start", low[0]), (SIDE + EDGE, SIDE + EDGE + 14, "end", high[0])]
         words += [(EDGE - 4, SIDE + EDGE, "end", low[1]), (EDGE - 4, EDGE + 10, "end", high[1])]
         word = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
-        texts = [word.format(x, y, anchor, f"{value:.2g}".replace("-", "−")) for x, y, anchor, value in words]
+        texts = [word.format(x, y, anchor, _short(value)) for x, y, anchor, value in words]
         return frame + Markup("").join(texts)
 
 
@@ -126,6 +141,24 @@ def _ellipse(view: View, label: int, centre: np.ndarray, half: np.ndarray, angle
     along, across = (f"{h * view.scale:.1f}" for h in half)
     return Markup('<ellipse rx="{}" ry="{}" transform="translate({} {}) rotate({})" stroke="{}"/>').format(
         along, across, x, y, f"{-angle:.1f}", COLOURS[label % len(COLOURS)]
+    )
+
+
+def _short(value: float) -> str:
+    return (f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}").replace("-", "−")
+
+
+def _names(view: View, drawing: dict[str, Any]) -> list[Markup]:
+    """Each label in the middle of its points, so that no colour need be looked up."""
+    places: dict[int, list[list[float]]] = {}
+    for at, label in zip(drawing["xy"], drawing["labels"], strict=True):
+        places.setdefault(label, []).append(at)
+    return [_name(*view(np.median(held, axis=0)), label) for label, held in sorted(places.items())]
+
+
+def _name(x: float, y: float, label: int) -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="middle" class="name">{}</text>').format(
+        round(x, 1), round(y + 4, 1), label
     )
 
 

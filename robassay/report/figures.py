@@ -13,9 +13,17 @@ from robassay.report.pictures import picture
 from robassay.report.words import Rate, computed, full, radius
 
 WIDTH, HEIGHT = 380, 230
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 42
 COLOURS = {"PGD scaled_ce": 1, "PGD margin": 2, NOISE: 6, LAST: 0}
 """So that a line looks the same in every figure of an audit; the claimed loss, the first line, has the first colour."""
+MARKS = (
+    "m-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0z",
+    "m-3.2-3.2h6.4v6.4h-6.4z",
+    "m0-4.6l4.6 4.6l-4.6 4.6l-4.6-4.6z",
+    "m0-4.4l4.4 7.6h-8.8z",
+    "m0 4.4l4.4-7.6h-8.8z",
+)
+"""Around a point: disc, square, diamond, triangles up and down."""
 BLUE, WHITE, RED = (33, 102, 172), (247, 247, 247), (192, 57, 43)
 
 
@@ -29,7 +37,7 @@ def small_curves(chart: dict[str, Any]) -> Markup:
     parts = [_grid(chart, x)]
     lines = list(zip(chart["series"], colours(chart), strict=True))
     parts += [_band(x, line["points"], colour) for line, colour in lines]
-    parts += [_line(chart["x"], x, line, colour) for line, colour in lines]
+    parts += [_line(i, chart["x"], x, line, colour) for i, (line, colour) in enumerate(lines)]
     label = escape(f"{chart['caption']}; the numbers are in the table below")
     return Markup('<svg class="small-chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, label, Markup("").join(parts)
@@ -42,12 +50,12 @@ def colours(chart: dict[str, Any]) -> list[str]:
     return [PALETTE[number % len(PALETTE)] for number in found]
 
 
-def swatch(colour: str, dash: bool) -> Markup:
-    """A stroke for a legend."""
+def swatch(number: int, colour: str, dash: bool) -> Markup:
+    """A stroke with its mark for a legend: that of line ``number`` of a figure."""
     dashes = Markup(' stroke-dasharray="5 4"') if dash else Markup("")
     return Markup(
-        '<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path d="M1 5h24" stroke="{}"{}/></svg>'
-    ).format(colour, dashes)
+        '<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path d="M1 5h24" stroke="{}"{}/>{}</svg>'
+    ).format(colour, dashes, _mark(number, 13, 5, colour))
 
 
 def plane_map(plane: dict[str, Any], name: str) -> Markup:
@@ -72,9 +80,10 @@ def plane_map(plane: dict[str, Any], name: str) -> Markup:
     words = {"margin": "margin", "entropy": "cross-entropy", "wrong": "share of images in error"}[name]
     label = f"{words} around the image, from {grid.min():.3g} to {grid.max():.3g}"
     return Markup(
-        '<svg class="map" viewBox="-6 -2 212 236" role="img" aria-label="{}"><image href="{}" width="200" height="200" '
-        'preserveAspectRatio="none"/><rect x="{}" y="{}" width="{}" height="{}"/><circle cx="100" cy="100" r="3"/>{}'
-        '<text x="100" y="231" text-anchor="middle">along the gradient →</text></svg>'
+        '<svg class="map" viewBox="-16 -2 222 236" role="img" aria-label="{}"><image href="{}" width="200" '
+        'height="200" preserveAspectRatio="none"/><rect x="{}" y="{}" width="{}" height="{}"/>'
+        '<circle cx="100" cy="100" r="3"/>{}<text x="100" y="231" text-anchor="middle">along the gradient →</text>'
+        '<text transform="translate(-6 100) rotate(-90)" text-anchor="middle">a random direction →</text></svg>'
     ).format(label, uri, 100 - box, 100 - box, 2 * box, 2 * box, Markup("").join(ticks))
 
 
@@ -110,7 +119,12 @@ def _grid(chart: dict[str, Any], x: list[float]) -> Markup:
     for tick in (0, 0.25, 0.5, 0.75, 1):
         parts.append(
             Markup('<path class="grid" d="M{} {}H{}"/><text x="{}" y="{}" text-anchor="end">{}</text>').format(
-                LEFT, round(_up(tick), 1), WIDTH - RIGHT, LEFT - 6, round(_up(tick) + 4, 1), f"{100 * tick:.0f}"
+                LEFT,
+                round(_up(tick), 1),
+                WIDTH - RIGHT,
+                LEFT - 6,
+                round(_up(tick) + 4, 1),
+                f"{100 * tick:.0f}" + (" %" if tick == 1 else ""),
             )
         )
     for at, place in zip(chart["x"], x, strict=True):
@@ -138,7 +152,15 @@ def _band(x: list[float], points: list[Rate], colour: str) -> Markup:
     return Markup("").join(drawn)
 
 
-def _line(axis: list[float], x: list[float], line: dict[str, Any], colour: str) -> Markup:
+def _mark(number: int, x: float, y: float, colour: str, told: str = "") -> Markup:
+    """The mark of a line's points, so that lines can be told apart where colours cannot."""
+    title = Markup("<title>{}</title>").format(told) if told else Markup("")
+    return Markup('<path class="dot" d="M{} {}{}" fill="{}">{}</path>').format(
+        f"{x:.1f}", f"{y:.1f}", MARKS[number % len(MARKS)], colour, title
+    )
+
+
+def _line(number: int, axis: list[float], x: list[float], line: dict[str, Any], colour: str) -> Markup:
     path, dots, pen = [], [], "M"
     for at, place, point in zip(axis, x, line["points"], strict=True):
         if not computed(point) or point is None:
@@ -148,8 +170,7 @@ def _line(axis: list[float], x: list[float], line: dict[str, Any], colour: str) 
         path.append(f"{pen}{place:.1f} {height:.1f}")
         pen = "L"
         told = f"{line['name']}, {radius(at)}: {full(point)}, n = {point['n']}"
-        dot = Markup('<circle cx="{}" cy="{}" r="3.4" fill="{}"><title>{}</title></circle>')
-        dots.append(dot.format(f"{place:.1f}", f"{height:.1f}", colour, told))
+        dots.append(_mark(number, place, height, colour, told))
     dashes = Markup(' stroke-dasharray="5 4"') if line["dash"] else Markup("")
     stroke = Markup('<path class="line" d="{}" stroke="{}"{}/>').format("".join(path), colour, dashes)
     return stroke + Markup("").join(dots)

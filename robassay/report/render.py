@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from robassay.report import words
 from robassay.report.charts import csp_hash, curves, icon, library, track
@@ -82,6 +82,9 @@ def _environment() -> Environment:
         "warmth": lambda value: f"{100 * min(1.0, max(0.0, value)):.0f}",
         "image": _image,
         "curves": curves,
+        "named": _named,
+        "headed": _headed,
+        "typeset": words.typeset,
     }
     helpers = (
         words.computed,
@@ -119,6 +122,19 @@ def _image(uri: str, words_for_it: str) -> Markup:
         return Markup('<span class="none">not available</span>')
     crisp = Markup(' class="crisp"') if size[0] <= CRISP else Markup("")
     return Markup('<img src="{}" width="{}" height="{}" alt="{}"{}>').format(uri, *size, words_for_it, crisp)
+
+
+def _named(name: str) -> Markup:
+    """A row's name, what it says in brackets smaller: "BSN-4 (30 of 100 epochs)"."""
+    first, bracket, rest = name.partition(" (")
+    return Markup("{} <small>({}</small>").format(first, rest) if bracket and rest.endswith(")") else escape(name)
+
+
+def _headed(caption: str, unit: str = "") -> Markup:
+    """A caption with its unit, what stands behind its first semicolon smaller: the setting of what is shown."""
+    first, sign, rest = caption.partition("; ")
+    first += f" ({unit})" if unit not in ("", "rate") else ""
+    return Markup("{}; <small>{}</small>").format(first, rest) if sign else escape(first)
 
 
 def _text(name: str) -> str:

@@ -14,6 +14,8 @@ async function unpack(packed) {
   return new Response(stream).text();
 }
 
+const PAPER = 660;
+
 async function draw(places) {
   const library = document.createElement("script");
   library.textContent = await unpack(document.getElementById("plotly").textContent.trim());
@@ -28,6 +30,10 @@ async function draw(places) {
     place.replaceChildren();
     await Plotly.newPlot(place, figure.data, { ...figure.layout, font, hoverlabel: { font } }, options);
   }
+  // On paper a figure is as wide as a page, not as the window was.
+  const redraw = (size) => Promise.all([...places].map((place) => Plotly.relayout(place, size)));
+  addEventListener("beforeprint", () => redraw({ width: PAPER }));
+  addEventListener("afterprint", () => redraw({ width: null, autosize: true }));
   // Where Plotly measures text: empty, and outside of all landmarks.
   document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
 }

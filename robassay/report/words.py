@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,6 +87,11 @@ def full(rate: Rate, unit: str = "rate") -> str:
     if not computed(rate) or rate is None:
         return missing(rate)
     return f"{amount(rate['value'], unit)} {interval(rate, unit)}".strip()
+
+
+def typeset(text: str) -> str:
+    """A sentence with real minus signs, and no line break between a number and its per cent: ``−3.1``, ``12 %``."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", re.sub(r"(?<![\w.)\]-])-(?=\d)", "−", text))
 
 
 def radius(eps: float) -> str:
