@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import robassay
+from robassay import registry
 from robassay.access import Decisions, Scores, White
 from robassay.attacks.apgd import APGD
 from robassay.attacks.cw import CW
@@ -101,6 +102,7 @@ def test_an_attack_of_ones_own_file_is_claimed_on_the_command_line(tmp_path, mon
     import re
     from pathlib import Path
 
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-attack.md").read_text(encoding="utf-8")
     text = next(t for t in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Halves" in t)
     (tmp_path / "halving.py").write_text(text.replace("Halves", "Halving"))
