@@ -115,6 +115,7 @@ def audit(
         UsageError: what was given cannot be audited as written.
         RobassayError: a computation failed.
     """
+    _check_given(model, data, linf, l2)
     if isinstance(model, str) and model.startswith(zoo.PREFIX):
         model, linf, claimed = zoo.asked(model, linf, l2, claimed)
     if isinstance(model, str) and ":" not in model:
@@ -145,6 +146,29 @@ def audit(
         if proof is not None:
             write_proof(item, result, Path(proof), place)
     return result
+
+
+def _check_given(model: object, data: object, *radii: object) -> None:
+    """Whether arguments are of the kinds that :func:`audit` takes; said before anything is looked at."""
+    if not isinstance(model, (str, nn.Module, Model)):
+        name = getattr(model, "__name__", "build")
+        called = f" Call it: robassay.audit({name}(), …)." if callable(model) else ""
+        raise UsageError(
+            f"model is a {type(model).__name__}; needed is a torch.nn.Module, or 'file.py:build', the file and name of "
+            f"a function that returns one.{called}"
+        )
+    if isinstance(data, (list, tuple)) and (len(data) != 2 or not isinstance(data, tuple)):
+        raise UsageError(f"data is a {type(data).__name__} of {len(data)}. Write (x, y): images, labels.")
+    if not isinstance(data, (str, tuple)) and not hasattr(data, "split"):
+        raise UsageError(
+            f"data is a {type(data).__name__}; needed is (x, y), x float in [0,1] (N, C, H, W) and y int64 (N,), or "
+            "the name of a data set. From a loader of batches: x, y = map(torch.cat, zip(*loader))."
+        )
+    for radius in radii:
+        if radius is not None and (isinstance(radius, bool) or not isinstance(radius, (int, float))):
+            raise UsageError(
+                f"the radius {radius!r} is a {type(radius).__name__}. Write a number: linf=0.1, or linf=8 / 255."
+            )
 
 
 def threat_of(linf: float | None, l2: float | None) -> Threat:

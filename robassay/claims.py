@@ -16,7 +16,7 @@ from robassay.attacks.weighed import Weighed
 from robassay.errors import UsageError, suggest
 from robassay.estimators import Backprop, Differences, Estimator
 from robassay.policy import MeanOf, Once, VoteOf
-from robassay.registry import named, part_name
+from robassay.registry import load_file, named, part_name
 from robassay.threat import LossName, Threat
 
 STEPS, DRAWS = 10, 50
@@ -73,13 +73,15 @@ def estimator(draws: int, average: Average = "loss", differentiable: bool = True
 def parse_claim(text: str, threat: Threat) -> Claim:
     """The claim that ``name:field=value,…`` says; nothing for the field's usual attack.
 
+    ``FILE.py:name:field=value,…`` names an attack that a file of one's own registers with ``@part``.
+
     The name is that of a registered attack (``robassay list attacks``), the fields are its own, and ``draws`` and
     ``average`` belong to the estimator. What is left out is the attack's default; for pgd it is as in the field's usual
     attack: 10 steps of eps/10 (of eps/steps with fewer steps, which would not reach the edge of the ball) on
     cross-entropy, the last iterate unless there are restarts. Gradient attacks average over 50 draws.
 
     Raises:
-        UsageError: no such attack or field, or a value of another type.
+        UsageError: no such file, attack or field, a value of another type, or a step beyond the range of a pixel.
     """
     try:
         return _parsed(text.strip() or "pgd", threat)
@@ -107,7 +109,10 @@ def adequate(attack: Attack, steps: int) -> Attack:
 
 def _parsed(text: str, threat: Threat) -> Claim:
     name, _, rest = text.partition(":")
-    cls: Any = named("attacks", name.strip().lower())
+    if name.strip().endswith(".py"):
+        load_file(name.strip())
+        name, _, rest = rest.partition(":")
+    cls: Any = _attack(name.strip().lower())
     said = _pairs(rest)
     asked: dict[str, Any] = {"draws": int, "average": Average} if cls.access is GradientAccess else {"draws": int}
     hints = {**_hints(cls), **(asked if cls.access is not None else {})}
@@ -122,7 +127,17 @@ def _parsed(text: str, threat: Threat) -> Claim:
         raise UsageError(f"draws={how['draws']}: a question needs at least one pass. Write draws=50.")
     if cls is PGD:
         values = {**_usual(values, threat), **values}
+    step = values.get("step")
+    if threat.norm == "linf" and isinstance(step, (int, float)) and step > 1:
+        raise UsageError(f"step={step:g} is more than the whole range [0,1] of a pixel. Write step={step:g}/255?")
     return Claim(cls(**values), **how)
+
+
+def _attack(name: str) -> type:
+    try:
+        return named("attacks", name)
+    except UsageError as error:
+        raise UsageError(f"{error} One of your own is FILE.py:NAME, FILE.py holding the class with @part.") from error
 
 
 def _usual(said: dict[str, Any], threat: Threat) -> dict[str, Any]:

@@ -210,7 +210,10 @@ def check_images(x: Tensor, y: Tensor, classes: int | None = None) -> None:
     Raises UsageError that says what is wrong and how to mend it.
     """
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise UsageError(f"images and labels are {type(x).__name__} and {type(y).__name__}; give two torch tensors")
+        raise UsageError(
+            f"images and labels are {type(x).__name__} and {type(y).__name__}; give two torch tensors, numpy arrays as "
+            "torch.from_numpy(x)"
+        )
     if x.ndim != 4 or 0 in x.shape:
         raise UsageError(f"images have the shape {tuple(x.shape)}; needed is (N, C, H, W), nothing empty: reshape them")
     if x.shape[1] > 4 and x.shape[3] in (1, 3):
@@ -219,6 +222,10 @@ def check_images(x: Tensor, y: Tensor, classes: int | None = None) -> None:
         raise UsageError(f"images are {x.dtype}; needed is uint8 in 0..255 or floating point in [0, 1]: convert them")
     if x.is_floating_point():
         _check_range(x)
+    if y.ndim == 1 and len(y) != len(x):
+        raise UsageError(
+            f"there are {len(x)} images and {len(y)} labels; needed is one label per image, in their order"
+        )
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
         raise UsageError(
             f"labels are {y.dtype} of shape {tuple(y.shape)} for {len(x)} images; needed are class indices, "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from robassay.checklist import checklist
-from robassay.errors import RobassayError
+from robassay.errors import RobassayError, UsageError
 from robassay.exhibits import plane, raster, scatter, section, slope_checks, sources
 from robassay.folds import Rows, rows
 from robassay.intervals import rate
@@ -308,12 +308,23 @@ def study_in(store: Store, name: str | None) -> dict[str, Any]:
     """A frozen study of a store by name; the only one when ``name`` is None.
 
     Raises:
-        RobassayError: no such study, several and no name, or one that is damaged.
+        UsageError: no such study, or several and no name.
+        RobassayError: one that is damaged.
     """
     names = store.names()
     if name is None and len(names) == 1:
         return store.study(names[0])
     if name is None or name not in names:
-        known = ", ".join(names) or "none"
-        raise RobassayError(f"which study? '{store.root}' has: {known}. Write --study NAME.")
+        known = "".join(f"\n  {one}{_titled(store, one)}" for one in names)
+        what = "which study?" if name is None else f"no study '{name}'."
+        has = f"'{store.root}' has:{known}\nWrite --study NAME." if names else f"'{store.root}' has none yet."
+        raise UsageError(f"{what} {has}")
     return store.study(name)
+
+
+def _titled(store: Store, name: str) -> str:
+    """The title of a study behind its name; nothing where the study is damaged, which its own report will tell."""
+    try:
+        return f": {store.study(name)['title']}"
+    except (RobassayError, KeyError):
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -12,11 +13,33 @@ from robassay.adapters import recognised
 from robassay.cells import Examples
 from robassay.classifier import Classifier, Net
 from robassay.data import find, pixels
-from robassay.errors import RobassayError, UsageError
+from robassay.errors import RobassayError, UsageError, tell
 from robassay.estimators import Estimator
 from robassay.probe import as_classifier, probe
 from robassay.registry import Entry, all_entries, load_file, load_name
 from robassay.testing import check_attack, check_classifier, check_estimator
+
+
+class Pace:
+    """Says on standard error how far an exam is, where one takes long.
+
+    Args:
+        every: seconds between two lines, and before the first.
+    """
+
+    def __init__(self, every: float) -> None:
+        self.every, self.part = every, ""
+        self.began = self.told = time.monotonic()
+
+    def __call__(self, part: str, done: int, total: int, promise: str) -> None:
+        now = time.monotonic()
+        if part != self.part or not done:
+            self.part, self.began = part, now
+        if now - self.told > self.every:
+            self.told = now
+            spent = now - self.began
+            left = f", about {spent / done * (total - done):.0f} s left" if done else ""
+            tell(f"robassay: {part}: {done} of {total} promises in {spent:.0f} s{left}; now: {promise}")
 
 
 def examine(target: str) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import sys
+import traceback
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from robassay.cell import Arrays, Context, Model, cell
 from robassay.cells import Examples
 from robassay.classifier import Classifier, Wrapped
 from robassay.data import Images, check_images, pixels
-from robassay.errors import AttackWarning, UsageError
+from robassay.errors import AttackWarning, RobassayError, UsageError
 from robassay.probe import Findings, as_classifier, changing, probe
 from robassay.registry import content_digest, here, importable, load_name, source_digest
 from robassay.rng import Stream
@@ -74,15 +76,22 @@ class Given(Model):
         """What ``build()`` returns, with the weights, in eval mode.
 
         Raises:
-            UsageError: it cannot be called, returns no module, or the weights are not for it.
+            UsageError: it cannot be called, raises, returns no module, or the weights are not for it.
         """
         make = load_name(self.file, self.build)
+        _check_build(make, self.file, self.build)
         # A build() that draws its weights draws the same ones each time, and may import modules beside its file.
         with self.seeded().active(), importable(here(self.file)):
             try:
                 module = make()
-            except TypeError as error:
-                raise UsageError(f"{self.file}:{self.build} could not be called as {self.build}(): {error}.") from error
+            except RobassayError:
+                raise
+            except Exception as error:
+                raise UsageError(
+                    f"{self.build}() of {self.file} fails{_where(error, make)}: "
+                    f"{type(error).__name__}: {error}. Mend it there; "
+                    f'python -c "import {Path(self.file).stem} as m; m.{self.build}()" shows the same.'
+                ) from error
         if not isinstance(module, nn.Module):
             raise UsageError(
                 f"{self.file}:{self.build} returned a {type(module).__name__}; it must return a torch.nn.Module that "
@@ -91,6 +100,33 @@ class Given(Model):
         if self.weights is not None:
             load_weights(module, here(self.weights))
         return recognised(module, self.on.data.shape).to(device).eval()
+
+
+def _check_build(make: object, file: str, build: str) -> None:
+    """Whether ``make`` is what can be called without arguments and may return a module."""
+    if isinstance(make, nn.Module):
+        raise UsageError(
+            f"{file}:{build} is a module, not a function that returns one. Write def build(): return {build}, and name "
+            f"{Path(file).name}:build."
+        )
+    if not callable(make):
+        raise UsageError(f"{file}:{build} is a {type(make).__name__}. Write def build(): that returns your module.")
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{file}:{build} could not be called as {build}(): {error}. Give its arguments default values, or write "
+            f"def build(): return {build}(…), and name {Path(file).name}:build."
+        ) from error
+    except ValueError:  # one without a signature: calling it will tell
+        pass
+
+
+def _where(error: Exception, make: object) -> str:
+    """The last line of the file of ``make`` that an error came through."""
+    file = getattr(sys.modules.get(getattr(make, "__module__", "")), "__file__", None)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def given(file: str, build: str, weights: str | None, on: Examples, split: str = "") -> Given:

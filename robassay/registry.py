@@ -181,10 +181,10 @@ def importable(file: Path) -> Iterator[None]:
     """Inside, the modules beside ``file`` can be imported, and are read anew.
 
     Another folder's helper of the same name, or an older version of this one's, would otherwise be taken for what the
-    digest names; so would a byte-code file written in the same second.
+    digest names; so would a byte-code file written in the same second. What is not read anew stays where it was: a
+    class of a study's helper is pickled by its name after another file, with helpers of its own, was run.
     """
-    for name in _helpers:
-        sys.modules.pop(name, None)
+    held = {name: sys.modules.pop(name) for name in _helpers if name in sys.modules}
     _helpers.clear()
     folder, written = str(file.parent), sys.dont_write_bytecode
     sys.path.insert(0, folder)
@@ -197,6 +197,9 @@ def importable(file: Path) -> Iterator[None]:
         sys.dont_write_bytecode = written
         beside = {str(path) for path in _sources(file)} - {str(file)}
         _helpers.update(n for n, m in list(sys.modules.items()) if getattr(m, "__file__", None) in beside)
+        for name, module in held.items():
+            sys.modules.setdefault(name, module)
+        _helpers.update(held)
 
 
 def load_name(file: str | Path, name: str) -> Any:

@@ -234,7 +234,7 @@ def _attack(name: str, evidence: Evidence, rows: Rows) -> dict[str, Any]:
 
 def _checks(evidence: Evidence) -> list[dict[str, Any]]:
     facts = evidence.facts
-    found = []
+    found = _guessing(evidence.clean)
     if facts:
         words = ("random: two passes over one image differ", "deterministic: repeated passes agree to the bit")
         told = words[0] if facts["stochastic"] else words[1]
@@ -262,6 +262,23 @@ def _checks(evidence: Evidence) -> list[dict[str, Any]]:
         shown = "not measurable" if value is None else f"{100 * value:.0f} % of images" if share else f"{value:.2f}"
         found.append(_check(name, QUESTIONS[name], shown, flag, value))
     return found
+
+
+def _guessing(clean: Rows) -> list[dict[str, Any]]:
+    """Said of a network that knows no more than the commonest label: mostly its weights or the pixels' range are wrong.
+
+    Images of a single label say nothing of it.
+    """
+    commonest = float(np.unique(clean.labels, return_counts=True)[1].max() / len(clean.labels))
+    found = rate(clean.survives(), blocks([clean]))
+    if commonest == 1 or found.low > commonest:
+        return []
+    interval = f"[{100 * found.low:.0f}, {100 * found.high:.0f}]"
+    told = (
+        f"no: {100 * found.value:.0f} % {interval} against {100 * commonest:.0f} %. "
+        "Were the weights forgotten (--weights), is the network made for other images, or for pixels outside of [0,1]?"
+    )
+    return [_check("guessing", "Is it better than always naming the commonest label?", told, True, found.value)]
 
 
 def _own_rule(battery: Mapping[str, Rows]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import robassay
+from robassay import registry
 from robassay.access import Decisions, Scores, White
 from robassay.attacks.apgd import APGD
 from robassay.attacks.cw import CW
@@ -74,6 +75,10 @@ def test_what_a_line_means(text, claim):
         ("pgd:steps=1,", "no field=value"),
         ("pgd:steps=1,steps=2", "twice"),
         ("pgd:steps=0", "at least one step"),
+        ("pgd:steps=20,step=2", "step=2 is more than the whole range [0,1] of a pixel. Write step=2/255?"),
+        ("bim:step=1.5", "Write step=1.5/255?"),
+        ("halves", "FILE.py:NAME"),
+        ("none.py:halves", "No file 'none.py'"),
         ("pgd:draws=0", "at least one pass"),
         ("square:draws=0", "at least one pass"),
         ("square:average=probs", "no field 'average'"),
@@ -86,6 +91,29 @@ def test_a_mistake_is_named_with_what_was_given(text, words):
     with pytest.raises(UsageError, match="claimed '") as told:
         parse_claim(text, LINF)
     assert words in str(told.value) and text in str(told.value)
+
+
+def test_steps_beyond_a_pixel_are_none_of_our_business_in_l2():
+    assert parse_claim("pgd:step=2", L2).attack.step == 2 and parse_claim("pgd:step=1", LINF).attack.step == 1
+
+
+def test_an_attack_of_ones_own_file_is_claimed_on_the_command_line(tmp_path, monkeypatch):
+    """Named by file and by its name in there, with its fields; what is computed is the class of that file."""
+    import re
+    from pathlib import Path
+
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-attack.md").read_text(encoding="utf-8")
+    text = next(t for t in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Halves" in t)
+    (tmp_path / "halving.py").write_text(text.replace("Halves", "Halving"))
+    monkeypatch.chdir(tmp_path)
+    claim = parse_claim("halving.py:halving:steps=7,draws=3", LINF)
+    assert claim.attack.steps == 7 and claim.draws == 3 and str(claim) == "halving:steps=7,draws=3"
+    assert type(claim.attack).__module__.startswith("robassay_user_")
+    with pytest.raises(UsageError, match=r"no field 'stpes'\. Did you mean 'steps'"):
+        parse_claim("halving.py:halving:stpes=7", LINF)
+    with pytest.raises(UsageError, match="Did you mean 'halving'"):
+        parse_claim("halving.py:halvin", LINF)
 
 
 def test_what_each_kind_of_attack_may_ask():

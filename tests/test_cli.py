@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -131,6 +132,50 @@ def test_a_copied_store_is_reported_without_torch_or_the_users_code(store, tmp_p
     assert done.returncode == 0, done.stderr
     text = page.read_text(encoding="utf-8")
     assert "A small study" in text and "Is the MLP above chance?" in text and "data:image/png" in text
+
+
+LIGHT = """
+import sys
+for name in ("torch", "sklearn", "joblib", "pyarrow", "pandas", "polars"):
+    sys.modules[name] = None
+from robassay.cli import main
+main()
+"""
+
+
+def test_a_copied_store_is_read_with_seven_light_packages_and_gives_the_same_page(store, tmp_path):
+    """What the README names for it is enough: of a store elsewhere the page is equal but for its time."""
+    shutil.copytree(store, tmp_path / "copy")
+
+    def read(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", code, *words]
+        return subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    pages = []
+    for code, name in ((LIGHT, "light"), ("from robassay.cli import main; main()", "full")):
+        done = read(code, "report", "copy", "--out", f"{name}.html")
+        assert done.returncode == 0, done.stderr
+        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        pages.append(re.sub(r"<time .*?</time>", "", text))
+        assert len(pages[-1]) < len(text)
+    assert pages[0] == pages[1]
+    for words in (("export", "small", "--store", "copy", "--to", "figures"), ("status", "--store", "copy")):
+        done = read(LIGHT, *words)
+        assert done.returncode == 0, done.stderr
+    done = read(LIGHT, "list", "papers")
+    assert done.returncode == 1 and "this command needs torch" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_store_of_several_studies_says_what_each_is(store, tmp_path, monkeypatch, capsys):
+    shutil.copytree(store, tmp_path / "copy")
+    place = Store(tmp_path / "copy")
+    place.save_study("other", {**place.study("small"), "name": "other", "title": "Quite another"})
+    for words, why in (((), "which study?"), (("--study", "smal"), "no study 'smal'.")):
+        monkeypatch.setattr(sys, "argv", ["robassay", "report", str(place.root), *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and why in said and "other: Quite another" in said and "small: A small" in said
 
 
 def test_kill_9_in_the_middle_of_a_run_changes_no_bit(tmp_path):

@@ -40,6 +40,14 @@ class Two(nn.Module):
         return x.flatten(1)[:, :10], x
 def two():
     return Two()
+def breaks():
+    return nn.Linear(3, 4).wrong
+def typed():
+    return nn.Linear("a", 3)
+def absent():
+    return torch.load("none.pt")
+ready = nn.Linear(64, 10)
+five = 5
 """
 
 
@@ -72,8 +80,18 @@ AUDIT = ("audit", "mine.py:build")
 CASES = {
     "missing file": (("audit", "none.py:build", "--linf", "0.1"), 2, "No file 'none.py'"),
     "no function named": (("audit", "mine.py", "--linf", "0.1"), 2, "Write FILE.py:build"),
-    "no such function": (("audit", "mine.py:make", "--linf", "0.1"), 2, "has no 'make'. It has: NaN, Two, build"),
+    "no such function": (
+        ("audit", "mine.py:make", "--linf", "0.1"),
+        2,
+        "has no 'make'. It has: NaN, Two, absent, breaks, build",
+    ),
     "build wants arguments": (("audit", "mine.py:needs", "--linf", "0.1"), 2, "could not be called as needs()"),
+    "build wants arguments: what to write": (("audit", "mine.py:needs", "--linf", "0.1"), 2, "default values"),
+    "build raises": (("audit", "mine.py:breaks", "--linf", "0.1"), 2, "fails in line 25: AttributeError"),
+    "build raises a TypeError": (("audit", "mine.py:typed", "--linf", "0.1"), 2, "fails in line 27: TypeError"),
+    "build misses a file": (("audit", "mine.py:absent", "--linf", "0.1"), 2, "fails in line 29: FileNotFoundError"),
+    "a module in build's place": (("audit", "mine.py:ready", "--linf", "0.1"), 2, "def build(): return ready"),
+    "a number in build's place": (("audit", "mine.py:five", "--linf", "0.1"), 2, "mine.py:five is a int"),
     "build returns no module": (("audit", "mine.py:number", "--linf", "0.1"), 2, "returned a int"),
     "weights missing": ((*AUDIT, "--linf", "0.1", "--weights", "no.safetensors"), 2, "No weights file"),
     "weights of other shapes": (
@@ -133,13 +151,44 @@ def test_a_folder_that_is_not_ours_is_left_alone(mine, monkeypatch, capsys):
         (torch.full((30, 1, 8, 8), np.nan), torch.zeros(30, dtype=torch.int64), "NaN"),
         (torch.rand(30, 64), torch.zeros(30, dtype=torch.int64), "N, C, H, W"),
         (torch.rand(30, 1, 8, 8), torch.full((30,), -3), "-3"),
-        (torch.rand(30, 1, 8, 8), torch.zeros(29, dtype=torch.int64), "29"),
+        (torch.rand(30, 1, 8, 8), torch.zeros(29, dtype=torch.int64), "30 images and 29 labels"),
+        (torch.rand(30, 1, 8, 8), torch.zeros(30, dtype=torch.int32), r"y.long\(\)"),
+        (np.zeros((30, 1, 8, 8), np.float32), np.zeros(30, np.int64), "torch.from_numpy"),
     ],
 )
 def test_bad_images_in_memory(x, y, message):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(UsageError, match=message):
         robassay.audit(model, (x, y), linf=0.1, examples=30, quiet=True)
+
+
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+PAIRS = torch.utils.data.TensorDataset(torch.rand(30, 1, 8, 8), torch.zeros(30, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": lambda: LINEAR}, "model is a function; .* Call it"),
+        ({"model": nn.Linear}, r"robassay.audit\(Linear\(\), …\)"),
+        ({"model": 3}, "model is a int"),
+        ({"data": torch.utils.data.DataLoader(PAIRS)}, r"data is a DataLoader; .* map\(torch.cat, zip\(\*loader\)\)"),
+        ({"data": PAIRS}, "data is a TensorDataset"),
+        ({"data": list(PAIRS.tensors)}, r"data is a list of 2. Write \(x, y\)"),
+        ({"data": (PAIRS.tensors[0],)}, r"data is a tuple of 1"),
+        ({"linf": "8/255"}, "radius '8/255' is a str. Write a number"),
+        ({"linf": None, "l2": torch.ones(1)}, "is a Tensor"),
+    ],
+)
+def test_arguments_of_another_kind(given, message):
+    whole = {"model": LINEAR, "data": PAIRS.tensors, "linf": 0.1, "examples": 30, "quiet": True, **given}
+    with pytest.raises(UsageError, match=message):
+        robassay.audit(whole.pop("model"), whole.pop("data"), **whole)
+
+
+def test_the_recipe_for_a_loader_gives_what_is_asked_for():
+    x, y = map(torch.cat, zip(*torch.utils.data.DataLoader(PAIRS, 7), strict=True))
+    assert x.shape == (30, 1, 8, 8) and torch.equal(y, PAIRS.tensors[1])
 
 
 def test_labels_beyond_the_logits_in_memory():

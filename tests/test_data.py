@@ -551,7 +551,7 @@ def test_good_images_pass(x: torch.Tensor) -> None:
         (torch.where(GOOD.cumsum(0) > 1.6, torch.nan, GOOD), LABELS, ["NaN", "row 3"]),
         (GOOD, LABELS.int(), ["torch.int32", "y.long()"]),
         (GOOD, torch.eye(4).long(), ["(4, 4)", "argmax"]),
-        (GOOD, LABELS[:3], ["(3,)", "4 images"]),
+        (GOOD, LABELS[:3], ["3 labels", "4 images"]),
         (GOOD, LABELS - 1, ["row 0", "-1"]),
         (GOOD, LABELS + 1, ["row 2", "is 3", "0..2"]),
     ],

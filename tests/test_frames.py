@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,12 +107,32 @@ def test_frames_are_asked_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_a_real_frame(library: str) -> None:
+    """Both are installed with the extra test; elsewhere, this is left out."""
     module = pytest.importorskip(library)
-    made = robassay.frame(document(figures=[figure()]), library)  # type: ignore[arg-type]
-    assert isinstance(made, module.DataFrame) and list(made.columns) == list(COLUMNS)
-    assert len(made) == len(records(document(figures=[figure()])))
-    values = made["value"].to_list()
-    assert values[0] == 0.512 and (values[2] is None or math.isnan(values[2]))
+    held = document(figures=[figure()])
+    made = robassay.frame(held, library)  # type: ignore[arg-type]
+    assert isinstance(made, module.DataFrame) and tuple(made.columns) == COLUMNS
+    types = {name: str(type_) for name, type_ in zip(made.columns, made.dtypes, strict=True)}
+    assert {types[name].lower() for name in ("value", "low", "high", "published")} == {"float64"}
+    assert types["n"].lower() == "int64" and types["row"] in ("str", "String", "object")
+    rows = made.to_dict("records") if library == "pandas" else made.to_dicts()
+    for shown, told in zip(rows, records(held), strict=True):
+        for name in COLUMNS:
+            missing = shown[name] is None or shown[name] != shown[name]
+            assert missing if told[name] is None else shown[name] == told[name], (name, told)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_real_frame_of_committed_results(library: str) -> None:
+    """Intervals enclose values, what is not computed has n = 0, and the mean of a column is that of the plain rows."""
+    pytest.importorskip(library)
+    held = json.loads((ROOT / "results" / "small" / "tan2020.json").read_text(encoding="utf-8"))
+    made = robassay.frame(held, library)  # type: ignore[arg-type]
+    plain = [r["value"] for r in records(held) if r["value"] is not None]
+    assert len(plain) > 50 and made["value"].mean() == pytest.approx(sum(plain) / len(plain))
+    valued = made[made["n"] > 0] if library == "pandas" else made.filter(made["n"] > 0)
+    assert len(valued) > 50 and ((valued["low"] <= valued["value"]) | (valued["n"] == 1)).all()
+    assert len(robassay.frame({"audits": []}, library)) == 0  # type: ignore[arg-type]
 
 
 def test_an_estimate_shows_value_interval_and_n() -> None:
@@ -193,5 +214,8 @@ def test_the_wheel_carries_py_typed_and_every_file_that_is_not_code(monkeypatch:
     assert Path("robassay/py.typed") in carried and wanted == carried
 
 
-def test_the_public_names_are_there() -> None:
-    assert robassay.frame is importlib.import_module("robassay.frames").frame and "pandas" not in sys.modules
+def test_the_public_names_are_there_and_load_no_library_of_frames() -> None:
+    assert robassay.frame is importlib.import_module("robassay.frames").frame
+    code = "import sys, robassay; robassay.frame; print({'pandas', 'polars', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"

@@ -62,6 +62,30 @@ def test_a_rare_kind_that_comes_last_does_not_keep_the_estimate_back() -> None:
         assert progress._left([]) == expected
 
 
+def test_while_a_kind_is_unknown_what_the_others_take_is_said_as_the_least() -> None:
+    """3 trainings of 10 s are left and 4 judgements of unknown length: 30 s; 26 with one 4 s at work, 13 for two."""
+    train, score = cells("Train", 4), cells("Score", 4)
+    progress = begun(*train, *score)
+    assert progress._pace([]) == "" and progress._least([]) is None
+    progress.finished(train[0], 10.0)
+    assert progress._left([]) is None and progress._least([]) == pytest.approx(30)
+    assert progress._pace([]).endswith(", at least 0:30 left")
+    progress.started(train[1])
+    progress._started[train[1].key] -= 4.0
+    assert progress._least([train[1]]) == pytest.approx(26, abs=0.1)
+    progress.started(score[0])
+    assert progress._least([train[1], score[0]]) == pytest.approx(13, abs=0.1), "a blink at the unknown one counts none"
+    progress._started[score[0].key] -= 2.0
+    progress._fractions[score[0].key] = 0.25
+    assert progress._least([train[1], score[0]]) == pytest.approx((26 + 6) / 2, abs=0.1), (
+        "6 s of the judgement are left"
+    )
+    progress._fractions[train[1].key] = 0.5
+    assert progress._least([train[1], score[0]]) == pytest.approx((20 + 4 + 6) / 2, abs=0.1), "it is half way after 4 s"
+    progress.finished(score[0], 8.0)
+    assert "about" in progress._pace([train[1]])
+
+
 def test_a_running_cell_of_an_unknown_kind_counts_by_how_far_it_is() -> None:
     train = cells("Train", 2)
     progress = begun(*train)
@@ -177,6 +201,43 @@ def test_it_looks_at_the_attacks_of_audits_and_at_nothing_else() -> None:
     assert {"claimed", "adequate", *item.battery} >= set(found._names.values())
     both = Lowest([item, dataclasses.replace(item, title="other")], None)  # type: ignore[arg-type]
     assert all(name.startswith(f"{item.title}: ") for name in both._names.values())
+
+
+def test_a_long_exam_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Checks of 2 s each by a clock of ours: after more than 3 s a line, and of 5 checks 2 are done then, 6 s left."""
+    from robassay import exams
+    from robassay.testing import exam
+
+    clock = [100.0]
+    monkeypatch.setattr(exams.time, "monotonic", lambda: clock[0])
+
+    def check() -> None:
+        clock[0] += 2.0
+
+    held = exam.watcher.set(exams.Pace(3.0))
+    try:
+        assert len(exam.examine("net", [(f"promise {i}", check) for i in range(5)])) == 5
+    finally:
+        exam.watcher.reset(held)
+    assert capsys.readouterr().err.splitlines() == [
+        "robassay: net: 2 of 5 promises in 4 s, about 6 s left; now: promise 2",
+        "robassay: net: 4 of 5 promises in 8 s, about 2 s left; now: promise 4",
+    ]
+
+
+def test_the_column_of_the_claim_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usual attack is PGD-10 of eps/10 over 50 draws, and nothing else."""
+    from test_report import audit
+
+    from robassay.claims import parse_claim
+    from robassay.report.write import overview
+    from robassay.threat import Threat
+
+    ball = Threat("linf", 0.1)  # of the test's audit
+    for stated, word in (("", "usual attack"), ("pgd", "usual attack"), ("pgd:step=0.02", "claimed attack"),
+                         ("pgd:draws=1", "claimed attack"), ("square", "claimed attack")):  # fmt: skip
+        overview([audit(claim=str(parse_claim(stated, ball)))])
+        assert f" {word}  strongest" in capsys.readouterr().out, stated
 
 
 def test_tables_fit_80_columns_and_hold_no_control_codes_in_a_pipe() -> None:

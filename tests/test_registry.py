@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import sys
 
 import pytest
@@ -234,6 +235,18 @@ def test_the_helper_that_runs_is_the_one_in_the_digest(tmp_path, monkeypatch):
     write(tmp_path / "b", helper="value = 3\n")  # the same size, within the same second
     assert load_name(b, "build")() == 3
     assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_a_class_of_a_helper_is_still_found_by_name_after_another_file_was_run(tmp_path):
+    """A study's attack lies in a file beside it, and is pickled for a worker after the network's file was run."""
+    study = write(tmp_path, mine="from halver import Halver\n", halver="class Halver:\n    pass\n")
+    write(tmp_path, network="def build():\n    return 1\n")
+    halver = load_name(study, "Halver")
+    load_file(tmp_path / "network.py")
+    assert pickle.loads(pickle.dumps(halver)) is halver
+    other = write(tmp_path / "other", mine="from halver import Halver\n", halver="class Halver:\n    here = 1\n")
+    assert load_name(other, "Halver").here == 1, "another folder's is read anew, and takes its place"
+    assert pickle.loads(pickle.dumps(load_name(other, "Halver"))).here == 1
 
 
 def test_a_helper_does_not_displace_an_installed_module(tmp_path):

@@ -98,3 +98,22 @@ def test_indicators_are_shown_and_never_decide():
 def test_facts_that_a_reader_must_know_are_flagged():
     result = judge(evidence(0.6, 0.6, 0.6, differentiable=False, probabilities=True), 0.05, "standard")
     assert {c["name"] for c in result["checks"] if c["flag"]} == {"differentiable", "probabilities"}
+
+
+@pytest.mark.parametrize(("clean", "flagged"), [(0.0, True), (0.26, True), (0.32, False), (0.98, False)])
+def test_a_network_that_guesses_is_told_so(clean, flagged):
+    """Four labels, a quarter each: with 400 images 26 % is within chance (low end 21.9), 32 % is not (27.6)."""
+    labels = np.tile(np.arange(4), N // 4)
+    right = np.arange(N) < round(clean * N)
+    rows = survive(1.0, 0.0)._replace(labels=labels, decisions=np.where(right, labels, 9).astype(np.int16)[None])
+    checks = judge(Evidence(rows, rows, rows, {"margin": rows}, {}, FACTS), 0.05, "quick")["checks"]
+    told = [c for c in checks if c["name"] == "guessing"]
+    assert [c["flag"] for c in told] == [True] * flagged
+    if told:
+        assert f"{100 * clean:.0f} % [" in told[0]["answer"] and "against 25 %" in told[0]["answer"]
+        assert "--weights" in told[0]["answer"] and checks[0] is told[0]
+
+
+def test_images_of_one_label_say_nothing_of_guessing():
+    checks = judge(evidence(0.0, 0.0, 0.0), 0.05, "quick")["checks"]
+    assert "guessing" not in {c["name"] for c in checks}

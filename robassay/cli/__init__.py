@@ -15,6 +15,10 @@ from robassay.errors import Interrupted, RobassayError, Terminated, UsageError, 
 
 __all__ = ["app", "audits", "main", "stores", "studies"]
 
+NEEDED = {"torch": "torch", "sklearn": "scikit-learn", "joblib": "joblib", "pyarrow": "pyarrow"}
+NEEDED |= {"safetensors": "safetensors", "PIL": "pillow", "plotly": "plotly", "jinja2": "jinja2"}
+READ = "Without torch the commands report, export, compare, leaderboard and status without a study work."
+
 
 def main() -> None:
     """Run the command line; every known error becomes one message and an exit code."""
@@ -24,6 +28,12 @@ def main() -> None:
         tell(f"robassay: {error}")
         codes = {Interrupted: 130, Terminated: 143, UsageError: 2}
         sys.exit(next((code for kind, code in codes.items() if isinstance(error, kind)), 1))
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        package = NEEDED[error.name]
+        tell(f"robassay: this command needs {error.name}, which is not installed: pip install {package}. {READ}")
+        sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has enough (robassay list | head); Python would complain once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,7 +74,10 @@ def audit(
     budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "quick",
     delta: Annotated[float, typer.Option(help="Gap in accuracy not held against a claim.")] = 0.05,
     claimed: Annotated[
-        str, typer.Option(help="The claimed evaluation: ATTACK:field=value,… Default: the field's usual attack.")
+        str,
+        typer.Option(
+            help="The claimed evaluation: ATTACK:field=value,… or FILE.py:ATTACK:… Default: the field's usual."
+        ),
     ] = "",
     split: Annotated[
         str,
@@ -311,8 +315,11 @@ def check(
 
     Example:  robassay check mine.py
     """
-    from robassay.exams import examine
+    from robassay.exams import Pace, examine
+    from robassay.run.progress import LINE_EVERY
+    from robassay.testing.exam import watcher
 
+    watcher.set(Pace(3.0 if sys.stderr.isatty() else LINE_EVERY))
     results = examine(str(file))
     if json_out:
         print(json.dumps(results, indent=1))

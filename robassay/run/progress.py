@@ -112,9 +112,11 @@ class Progress:
 
         The latter is our own: a bar's speed means little where cells take between a blink and minutes.
         """
-        spent, left = time.monotonic() - self._began, self._left(running)
+        spent, left, word = time.monotonic() - self._began, self._left(running), "about"
+        if left is None:
+            left, word = self._least(running), "at least"
         rate = f"{60 * self._finished / spent:.3g} a minute" if self._finished and spent > 0 else ""
-        return ", ".join(filter(None, [rate, "" if left is None else f"about {_clock(left)} left"]))
+        return ", ".join(filter(None, [rate, f"{word} {_clock(left)} left" if left is not None else ""]))
 
     def started(self, cell: Cell) -> None:
         """A cell was handed to a worker."""
@@ -173,6 +175,21 @@ class Progress:
                 return None
             seconds += max(0, count) * known.get(kind, 0.0)
         return seconds / max(1, len(running))
+
+    def _least(self, running: list[Cell]) -> float | None:
+        """Seconds left that are certain while some kinds are unknown: those of the known ones; None below a second."""
+        known = {kind: sum(times) / len(times) for kind, times in self._times.items()}
+        seconds = sum(known.get(kind, 0.0) * max(0, count) for kind, count in self._waiting.items())
+        now = time.monotonic()
+        for cell in running:  # what they have done of theirs; an unknown one's rest is told by how far it is
+            kind, share = type(cell).__name__, self._fractions.get(cell.key, 0.0)
+            spent = now - self._started.get(cell.key, now)
+            if share > KNOWN:
+                seconds += max(0.0, spent / share - spent) - known.get(kind, 0.0)
+            else:
+                seconds -= min(spent, known.get(kind, 0.0))
+        seconds /= max(1, len(running))
+        return seconds if seconds >= 1 else None
 
     def finished(self, cell: Cell, seconds: float, warnings: tuple[str, ...] = ()) -> None:
         """A cell is in the store. Its warnings are said, each text once; by a quiet run, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from robassay.errors import RobassayError
@@ -41,10 +42,18 @@ Check = Callable[[], str | None]
 """Returns a remark or None; raises Broken."""
 
 
+Watcher = Callable[[str, int, int, str], None]
+"""Told the part, how many of its checks are done, how many there are, and which begins."""
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
 def examine(part: str, checks: list[tuple[str, Check]]) -> list[Result]:
     """Runs the checks; a failed first one makes the others meaningless."""
     results: list[Result] = []
+    told = watcher.get()
     for promise, check in checks:
+        if told is not None:
+            told(part, len(results), len(checks), promise)
         try:
             results.append(Result(promise, True, check() or ""))
         except Broken as broken:
