@@ -43,10 +43,10 @@ check: env
 mutants: env
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
+# An hour; one of them: .venv/bin/python bench/run.py eot. ROBASSAY_DATA names the folder of data.
 bench: env
-	OMP_NUM_THREADS=1 $(BIN)/python bench/attacks.py
-	@$(PIP) -e '.[test,bench]'
-	OMP_NUM_THREADS=1 $(BIN)/python bench/black_box.py
+	@$(PIP) -e '.[test,ray,bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python bench/run.py
 
 # Each a group of studies whose cells are computed at once, since what is long in one leaves the other workers to the
 # rest; then a report of each study. Interrupt them and run them again: they go on. ROBASSAY_DATA names the folder of data.
