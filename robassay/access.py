@@ -133,7 +133,7 @@ class GradientAccess(Opened):
         """``draws`` draws of each model's logits, (draws · models, b, C), without a gradient."""
         answers = []
         for i, model in enumerate(self.models):
-            drawn = torch.cat(list(model.passes(model.features(x), draws, rng.child("model", i))))
+            drawn = model.drawn(model.features(x), draws, rng.child("model", i))
             self.spent.add(rows, len(drawn), 0)
             answers.append(drawn)
         self.look(answers[0])
@@ -157,7 +157,7 @@ class ScoreAccess(Opened):
         """Logits (policy.draws · models, b, C) of ``x`` (b, C, H, W)."""
         answers = []
         for i, model in enumerate(self.models):
-            drawn = torch.cat(list(model.passes(model.features(x), self.policy.draws, rng.child("model", i))))
+            drawn = model.drawn(model.features(x), self.policy.draws, rng.child("model", i))
             self.spent.add(rows, len(drawn), 0)
             answers.append(drawn)
         self.look(answers[0])

@@ -74,7 +74,7 @@ class Effort:
 
 EFFORT: dict[str, Effort] = {
     "quick": Effort(40, 2, 5, 10, queries=300, samples=100, walk=0, lessons=40_000),
-    "standard": Effort(100, 2, 10, 20, queries=1000, samples=300, walk=1000, lessons=100_000, settled=30),
+    "standard": Effort(100, 2, 10, 20, queries=1000, samples=300, walk=1000, lessons=60_000, settled=30),
     "thorough": Effort(300, 5, 20, 50, queries=5000, samples=1000, walk=5000, lessons=600_000, settled=100),
 }
 SEARCHED = 5

@@ -13,7 +13,7 @@ from robassay.chunks import in_parts
 from robassay.cut import Cut
 from robassay.errors import RobassayError, UsageError
 from robassay.outputs import check_finite, logits_of
-from robassay.rng import Stream
+from robassay.rng import Stream, restored
 
 FOLD_ELEMENTS = {"cpu": 2**16, "cuda": 2**20}
 """Draws of a classifier with independent rows are folded into one pass up to this many elements of ``h``.
@@ -143,6 +143,18 @@ class Classifier(nn.Module, abc.ABC):
             yield logits  # outside: a caller that stops half-way must not keep the global generators
 
     @final
+    def drawn(self, h: Tensor, n: int, rng: Stream) -> Tensor:
+        """The logits of :meth:`passes` together, (n, B, classes); (1, B, classes) of a deterministic classifier."""
+        if not self.stochastic:
+            return self.fold(h, 1)
+        found = []
+        with restored():
+            for i, k in enumerate(self.groups(h, n)):
+                rng.child(i).take_over()
+                found.append(self.fold(h, k))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    @final
     def fold(self, h: Tensor, k: int) -> Tensor:
         """``k`` draws in one pass under the generator in force: (B, …) → (k, B, classes).
 
@@ -164,7 +176,7 @@ class Classifier(nn.Module, abc.ABC):
         Raises:
             RobassayError: NaN logits, or logits of another shape.
         """
-        logits = torch.cat(list(self.passes(h, n, rng)))
+        logits = self.drawn(h, n, rng)
         check_finite(logits)
         return logits if self.stochastic else logits.expand(n, -1, -1)
 

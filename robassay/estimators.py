@@ -16,7 +16,7 @@ from torch import Tensor
 from robassay.classifier import Classifier
 from robassay.errors import UsageError
 from robassay.registry import part
-from robassay.rng import Stream
+from robassay.rng import Stream, restored
 from robassay.rules import Rule, StraightThrough, acting
 from robassay.threat import GoalLoss, Loss, per_example
 
@@ -109,7 +109,7 @@ class Backprop(Estimator):
         # The loss of a mean needs the mean first: a sweep without graphs gives it, and with it the loss's gradient
         # at the mean, which then weights the gradient of every draw.
         with torch.no_grad():
-            mean = self._averaged(torch.cat(list(model.passes(leaf.detach(), self.draws, rng)))).mean(0)
+            mean = self._averaged(model.drawn(leaf.detach(), self.draws, rng)).mean(0)
         mean.requires_grad_()
         value = loss(mean.clamp_min(1e-30).log() if self.average == "probs" else mean)
         (weights,) = torch.autograd.grad(value.sum(), mean)
@@ -120,16 +120,17 @@ class Backprop(Estimator):
         """Mean over draws of ``objective`` (k, B) and of its gradient, one pass's graph alive at a time."""
         total: Tensor | None = None
         kept, heights = [], []
-        for i, k in enumerate(model.groups(leaf, self.draws)):
-            with rng.child(i).active():  # the backward pass, too: a backward rule may be random
+        with restored():
+            for i, k in enumerate(model.groups(leaf, self.draws)):
+                rng.child(i).take_over()  # for the backward pass, too: a backward rule may be random
                 logits = model.fold(leaf, k)
                 height = objective(logits)
                 gradient = _gradient(height.sum(), leaf)
-            # Not in place: autograd may hand out an expanded tensor, or one that the model holds.
-            total = gradient if total is None else total + gradient
-            kept.append(logits.detach())
-            heights.append(height.detach())
-            del logits, height
+                # Not in place: autograd may hand out an expanded tensor, or one that the model holds.
+                total = gradient if total is None else total + gradient
+                kept.append(logits.detach())
+                heights.append(height.detach())
+                del logits, height
         assert total is not None
         drawn = kept[0] if len(kept) == 1 else torch.cat(kept)
         mean = total if len(drawn) == 1 else total / len(drawn)
@@ -151,7 +152,7 @@ def _gradient(value: Tensor, leaf: Tensor, weight: Tensor | None = None) -> Tens
 def drawn(model: Classifier, x: Tensor, draws: int, rng: Stream) -> Tensor:
     """Logits (draws, B, C) of images, without a graph; (1, B, C) of a deterministic classifier."""
     with torch.no_grad():
-        return torch.cat(list(model.passes(model.features(x), draws, rng)))
+        return model.drawn(model.features(x), draws, rng)
 
 
 @part(source="Athalye et al. 2018 (BPDA); Neftci et al. 2019 (surrogate gradients)")
@@ -198,7 +199,7 @@ class ClosedForm(Estimator):
             value = loss.goal.deviations(*found)
             gradient = _gradient(value.sum(), image)
         with torch.no_grad():
-            logits = torch.cat(list(model.passes(features.detach(), self.draws, rng)))
+            logits = model.drawn(features.detach(), self.draws, rng)
         return Directed(value.detach(), gradient, logits, Cost(len(logits), 1))
 
 

@@ -36,7 +36,7 @@ class Moments(Estimator):
             raise UsageError("Moments differentiates the margin: write loss='margin', as in PGD(loss='margin').")
         with torch.no_grad():
             h = model.features(x)
-            logits = torch.cat(list(model.passes(h, self.draws, rng)))
+            logits = model.drawn(h, self.draws, rng)
         value, weights = _ratio(logits, loss.goal)
         with torch.enable_grad():
             image = x.detach().requires_grad_()

@@ -49,23 +49,37 @@ class Stream:
 
         Third-party layers listen only to global generators, which is why one process computes one cell at a time.
         """
+        with restored():
+            self.take_over()
+            yield
+
+    def take_over(self) -> None:
+        """Seed the global generators and leave them so: for passes in a row inside one :func:`restored`."""
         seed = self.seed()
-        cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-        saved = torch.get_rng_state(), random.getstate(), np.random.get_state()
-        saved_cuda = torch.cuda.get_rng_state() if cuda else None
         torch.random.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        if cuda:
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.set_rng_state(saved[0])
-            random.setstate(saved[1])
-            np.random.set_state(saved[2])
-            if saved_cuda is not None:
-                torch.cuda.set_rng_state(saved_cuda)
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Whatever is done to the global generators inside, they go on afterwards as if nothing had been.
+
+    Saving and restoring them costs as much as a pass through a small network: draws in a row share one.
+    """
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    saved = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    saved_cuda = torch.cuda.get_rng_state() if cuda else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(saved[0])
+        random.setstate(saved[1])
+        np.random.set_state(saved[2])
+        if saved_cuda is not None:
+            torch.cuda.set_rng_state(saved_cuda)
 
 
 def identities(x: torch.Tensor) -> list[int]:
