@@ -1,11 +1,12 @@
 """A standard audit against the combination that one runs by hand: pyautoattack's ensemble for random networks, as it
-comes (APGD on two losses, 100 steps, EoT over 20 draws), and foolbox's PGD-40 with EoT over 20 draws.
+comes (APGD on two losses, 100 steps, EoT over 20 draws), and foolbox's FGSM, PGD-100 and DeepFool with EoT over 20
+draws, both as the referee runs them at budget standard.
 
 What is left is judged by the same 100 fresh draws: of the audit's strongest images, and of the worse of the two peers'
 per image, chosen on other draws. The audit's seconds are those of the verdict, with the curves and pictures of its
-report and without.
+report and without; a quick audit stands beside it.
 
-Run:   python bench/audits.py [--images 200]     (ROBASSAY_DATA names the folder with MNIST; a quarter of an hour)
+Run:   python bench/audits.py [--images 100]     (ROBASSAY_DATA names the folder with MNIST; a quarter of an hour)
 """
 
 from __future__ import annotations
@@ -14,23 +15,21 @@ import argparse
 import dataclasses
 import shutil
 import tempfile
-import warnings
 from typing import Any
 
-import foolbox
-import pyautoattack
 import torch
 from harness import Figures, Rivals, compare, save
 from subjects import STORE, trained
 from torch import Tensor
 from unbeaten import EPS, mnist_nets
 
-from robassay.auditing import plan_audit
+from robassay.auditing import Budget, plan_audit
 from robassay.cell import Model
 from robassay.cells import Examples
 from robassay.classifier import Classifier
 from robassay.data import find, pixels
 from robassay.referee import DELTA, DRAWS, strongest
+from robassay.referee.tools import TOOLS
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -38,7 +37,7 @@ from robassay.threat import Threat
 
 RNG = Stream(("bench", "audits"))
 THREAT = Threat("linf", EPS)
-ASKED = ("noise head", "RS-1", "BSN-2")
+ASKED = ("noise head", "BSN-2", "RS-1")
 
 
 @torch.no_grad()
@@ -50,19 +49,10 @@ def right(model: Classifier, x: Tensor, y: Tensor, which: str) -> Tensor:
 
 def by_hand(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """The worse of both peers' images, per image, as 100 draws see it."""
-    with warnings.catch_warnings(), RNG.child("by hand").active():
-        warnings.simplefilter("ignore")
-        ensemble = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, version="rand", seed=0, device="cpu")
-        ensemble.verbose = False
-        first, _ = ensemble.run_standard_evaluation(x, y, batch_size=100)
-        peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-        averaged = foolbox.models.ExpectationOverTransformationWrapper(peer, n_steps=20)
-        attack = foolbox.attacks.LinfPGD(steps=40, rel_stepsize=2.5 / 40)
-        parts = [
-            attack.run(averaged, a, foolbox.criteria.Misclassification(b), epsilon=EPS)
-            for a, b in zip(x.split(100), y.split(100), strict=True)
-        ]
-    found = torch.stack([THREAT.project(first, x), THREAT.project(torch.cat(parts), x)])
+    with RNG.child("by hand").active():
+        found = torch.stack(
+            [TOOLS[peer](model, x, y, THREAT, "standard").images for peer in ("pyautoattack", "foolbox")]
+        )
     worse = torch.stack([right(model, one, y, "choose") for one in found]).argmin(0)
     return found[worse, torch.arange(len(x))]
 
@@ -71,11 +61,11 @@ def row(name: str, cell: Model, on: Examples, rounds: int) -> dict[str, Any]:
     model, images = trained(cell), on.load()
     x, y = pixels(images.x), images.y
 
-    def audited(shown: bool) -> Figures:
+    def audited(budget: Budget, shown: bool = False) -> Figures:
         with tempfile.TemporaryDirectory() as folder:
             store = Store(folder + "/store")
             shutil.copytree(Store(STORE).folder(cell.key), store.folder(cell.key))
-            item = plan_audit(cell, on, THREAT, "standard", DRAWS, DELTA, store, "bench")
+            item = plan_audit(cell, on, THREAT, budget, DRAWS, DELTA, store, "bench")
             if not shown:
                 item = dataclasses.replace(item, evidence=())
             if carry_out(item.needs(), store, 0, silent=True).failed:
@@ -84,8 +74,9 @@ def row(name: str, cell: Model, on: Examples, rounds: int) -> dict[str, Any]:
 
     ways = {
         "by hand": lambda: {"robust": float(right(model, by_hand(model, x, y), y, "judge").mean())},
-        "audit": lambda: audited(shown=False),
-        "audit with its report's evidence": lambda: audited(shown=True),
+        "audit": lambda: audited("standard"),
+        "audit with its report's evidence": lambda: audited("standard", shown=True),
+        "quick audit": lambda: audited("quick"),
     }
     task = f"standard audit, {name}, {len(x)} images"
     rivals = Rivals("audit", ("by hand",), "robust", slack=0.0)
@@ -94,7 +85,7 @@ def row(name: str, cell: Model, on: Examples, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("--images", type=int, default=200)
+    ask.add_argument("--images", type=int, default=100)
     ask.add_argument("--rounds", type=int, default=1)
     ask.add_argument("--nets", nargs="+", default=ASKED)
     said = ask.parse_args()

@@ -1,7 +1,8 @@
 """docs/benchmarks.md from bench/results: who is ahead by how much, what it costs, how it grows, and what it was before.
 
-A row is *ahead* where ours takes no longer than the peer and is not weaker by more than the row's slack; where it is
-not, ``bench/losses.json`` says why and what would win it. The history is a line per row and run.
+A row is *ahead* where ours takes less time than the peer and is not weaker by more than the row's slack, *level* where
+some rounds say so and others not; where it is neither, ``bench/losses.json`` says why and what would win it. The
+history is a line per row and run.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ LOSSES = RESULTS.parent / "losses.json"
 SHOWN = 5
 """Past runs that a row shows."""
 NAMES = (
-    "attacks", "black-box", "audits", "eot", "spiking", "neurons", "inference",
+    "attacks", "audits", "black-box", "eot", "spiking", "neurons", "inference",
     "networks", "sefron", "stdp", "loading", "overheads", "limits", "growth",
 )  # fmt: skip
 HEAD = """# Measured against peers
 
 Written by `make bench` from `bench/results`; do not edit. One thread; all ways of a row take turns in one process on
 the same data, after a round that does not count. Ratios are medians over the rounds of CPU seconds, *peer over ours*:
-2.00 means that the peer takes twice as long. In brackets the least and the largest round.
+2.00 means that the peer takes twice as long. In brackets the least and the largest round; where they lie on both sides
+of 1, the two are called level.
 """
 
 
@@ -37,11 +39,18 @@ class Duel(NamedTuple):
     peer: str
     times: tuple[float, float, float]
     strength: str
-    ahead: bool
+    as_strong: bool
 
     @property
     def name(self) -> str:
         return f"{self.task} | {self.peer}"
+
+    @property
+    def word(self) -> str:
+        _, low, high = self.times
+        if not self.as_strong or high < 1:
+            return "behind"
+        return "level" if low < 1 < high else "ahead"
 
 
 def results() -> dict[str, dict[str, Any]]:
@@ -69,7 +78,7 @@ def duels(row: Mapping[str, Any]) -> Iterator[Duel]:
             behind = mine[what] - other[what] if rivals["lower"] else other[what] - mine[what]
             as_strong = behind <= rivals["slack"] + 1e-9
         times = ratio(row, peer, rivals["ours"])
-        yield Duel(row["task"], peer, times, strength, times[0] >= 1 and as_strong)
+        yield Duel(row["task"], peer, times, strength, as_strong)
 
 
 def remember(name: str) -> None:
@@ -94,16 +103,16 @@ def before() -> dict[str, list[float]]:
 def against_peers(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     held, past = json.loads(LOSSES.read_text(encoding="utf-8")), before()
     told = [duel for row in rows(found) for duel in duels(row)]
-    won = sum(duel.ahead for duel in told)
-    lines = ["", "## Against peers", "", f"Ahead in {won} of {len(told)}.", ""]
+    counts = {word: sum(duel.word == word for duel in told) for word in ("ahead", "level", "behind")}
+    lines = ["", "## Against peers", "", ", ".join(f"{word} {n}" for word, n in counts.items()) + ".", ""]
     lines += ["| task | peer | peer ÷ ours | strength | | runs before |", "|---|---|---|---|---|---|"]
     for duel in told:
         middle, low, high = duel.times
-        word = "ahead" if duel.ahead else "**behind**"
+        word = "**behind**" if duel.word == "behind" else duel.word
         history = " → ".join(f"{value:.2f}" for value in past.get(duel.name, []))
         times = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
         lines.append(f"| {duel.task} | {duel.peer} | {times} | {duel.strength} | {word} | {history} |")
-    lost = [duel for duel in told if not duel.ahead]
+    lost = [duel for duel in told if duel.word == "behind"]
     if lost:
         lines += [
             "",

@@ -18,7 +18,6 @@ HERE = Path(__file__).parent
 MEASURED = (
     "attacks",
     "black_box",
-    "audits",
     "eot",
     "spiking",
     "neurons",
@@ -30,6 +29,7 @@ MEASURED = (
     "overheads",
     "limits",
     "growth",
+    "audits",
 )
 NEEDS_DATA = ("audits", "sefron", "stdp", "loading")
 
