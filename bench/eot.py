@@ -19,7 +19,7 @@ from torch import Tensor
 
 from robassay.classifier import Classifier, Wrapped
 from robassay.defences.a2snn import A2SNN
-from robassay.defences.adv_bnn import AdvBNN
+from robassay.defences.pni import PNI
 from robassay.estimators import Backprop
 from robassay.nets.cnn import SmallCNN
 from robassay.nets.lenet import LeNetPP
@@ -39,7 +39,7 @@ def subjects() -> dict[str, Classifier]:
         found: dict[str, Classifier] = {
             "late noise (A2SNN on LeNet++)": A2SNN(LeNetPP()).build(SHAPE, 10),
             "early noise (input of a small CNN)": noisy,
-            "weight noise (Adv-BNN on a small CNN)": AdvBNN(SmallCNN()).build(SHAPE, 10),
+            "weight noise (PNI on a small CNN)": PNI(SmallCNN()).build(SHAPE, 10),
         }
     return {name: net.eval().requires_grad_(False) for name, net in found.items()}
 
@@ -95,7 +95,7 @@ def row(name: str, model: Classifier, x: Tensor, goal: Goal) -> dict[str, Any]:
         peers.append("batch")
     within = 1.2 if name.startswith("late") else None
     rivals = Rivals("ours", tuple(peers), "cosine", lower=False, slack=0.02, bare="one pass", within=within)
-    return compare(f"EoT-{DRAWS}, {name}, {IMAGES} images", ways, 5, rivals, memory=True)
+    return compare(f"EoT-{DRAWS}, {name}, {IMAGES} images", ways, 9, rivals, memory=True)
 
 
 def memory_row(name: str, model: Classifier, x: Tensor, goal: Goal) -> dict[str, Any]:

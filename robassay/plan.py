@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from robassay.cell import Cell, Model, with_needs
+from robassay.cell import Cell, Model, with_needs, without_cycles
 from robassay.store import Store
 
 
@@ -18,6 +18,7 @@ class Plan(NamedTuple):
     wanted: tuple[Cell, ...]
 
 
+@without_cycles
 def plan(wanted: Iterable[Cell], store: Store | None) -> Plan:
     """The plan for ``wanted`` cells; without a store nothing is there yet.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from robassay.cell import without_cycles
 from robassay.errors import UsageError, suggest
 from robassay.study import Study
 
@@ -100,6 +101,7 @@ def members(name: str) -> tuple[str, ...]:
     return tuple(one for one in PAPERS if one.startswith("protocols-")) if name == "protocols" else ()
 
 
+@without_cycles
 def load_study(name: str, scale: str, data_dir: Path | None) -> Study:
     """The study that ``name`` stands for: "demo", or "file.py" / "file.py:name" of the user's.
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from robassay.cell import Cell
+from robassay.cell import Cell, without_cycles
 from robassay.cells import Craft, Examples, Score
 from robassay.errors import UsageError
 from robassay.folds import Fold
@@ -350,6 +350,7 @@ class Study:
         if double is not None:
             raise UsageError(f"study '{self.name}' has two items with id '{double}'. Give each its own.")
 
+    @without_cycles
     def needs(self) -> list[Cell]:
         """Every cell of every item, each once."""
         found: dict[str, Cell] = {}
