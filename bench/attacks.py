@@ -5,6 +5,7 @@ Run:   make bench        (ROBASSAY_DATA names the folder with MNIST; without it 
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import foolbox
 import torch
 import torch.nn.functional as F
-from harness import Figures, Rivals, compare, save, show
+from harness import RESULTS, Figures, Rivals, compare, save, show
 from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack
 from pyautoattack.square import SquareAttack
@@ -245,7 +246,7 @@ def _ours_delivered(model: Classifier, candidates: list[Tensor], y: Tensor) -> d
 
 
 def main() -> None:
-    """All rows, or those named on the command line: gradient distance score random."""
+    """All rows, or those named on the command line, the others as they were: gradient distance score random."""
     torch.set_num_threads(1)
     wanted = sys.argv[1:] or ["gradient", "distance", "score", "random"]
     model, (x, y) = cnn(), images(200, first=1000)  # settings were chosen on the first images
@@ -258,7 +259,9 @@ def main() -> None:
         rows += score_rows(model, x, y)
     if "random" in wanted:
         rows += random_rows(x[:100], y[:100])
-    save("attacks" if not sys.argv[1:] else "-".join(["attacks", *wanted]), rows)
+    new = {row["task"]: row for row in rows}
+    before = json.loads((RESULTS / "attacks.json").read_text(encoding="utf-8"))["rows"] if sys.argv[1:] else rows
+    save("attacks", [new.get(row["task"], row) for row in before])
 
 
 if __name__ == "__main__":

@@ -144,7 +144,10 @@ class Classifier(nn.Module, abc.ABC):
 
     @final
     def drawn(self, h: Tensor, n: int, rng: Stream) -> Tensor:
-        """The logits of :meth:`passes` together, (n, B, classes); (1, B, classes) of a deterministic classifier."""
+        """Logits of ``n`` draws over ``h`` (B, …), the passes of :meth:`passes` together: (n, B, classes).
+
+        (1, B, classes) of a deterministic classifier.
+        """
         if not self.stochastic:
             return self.fold(h, 1)
         found = []

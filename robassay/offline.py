@@ -50,6 +50,7 @@ class Offline(Extra):
 
         Raises:
             RobassayError: the attacks have changed fewer images than are to be kept.
+            UsageError: what a craft has stored are no images in [0,1].
         """
         stored = [ctx.load(craft) for craft in self.crafts]
         x_adv, x = (torch.cat([torch.from_numpy(s[n]) for s in stored]) for n in ("x_adv", "x"))

@@ -35,6 +35,7 @@ class Portion:
 
     @property
     def name(self) -> str:
+        """The data set's."""
         return self.of.name
 
     @property
@@ -44,14 +45,17 @@ class Portion:
 
     @property
     def classes(self) -> int:
+        """The data set's, whether or not the share has images of each."""
         return self.of.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image, in pixels."""
         return self.of.shape
 
     @property
     def note(self) -> str:
+        """What is to be known of this copy of the data set; "" where there is nothing."""
         return self.of.note
 
     def split(self, name: SplitName) -> Images:

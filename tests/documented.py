@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -25,6 +27,9 @@ from robassay.report.works import named_in
 HANDED = {"self", "cls", "ctx", "rng", "x", "h", "logits", "rows", "labels", "models", "examples", "classes", "opened"}
 SHOWN = {"id", "title", "caption"}
 """Arguments that mean the same everywhere: docs/reference/index.md says it once, and a test that it does."""
+
+ALONE = {"robassay.cli.__main__", "robassay.papers.pages", "robassay.zoo.make", "robassay.run.ray"}
+"""Commands, and what needs an optional package: no part is defined there."""
 
 SHAPE = re.compile(r"\([^()]*[A-Za-z…]\w*(?:,| ·)[^()]*\)|same shape|any shape|\([A-Z],\)")
 """(B, C, H, W), (…, B), (N,)."""
@@ -58,11 +63,10 @@ class Counted(NamedTuple):
 
 
 def parts() -> list[Entry]:
-    """All registered parts of the package."""
-    import robassay.training  # noqa: F401
-    from robassay.studies import listing
-
-    listing("nets")
+    """All registered parts of the package, whatever has been imported so far."""
+    for module in pkgutil.walk_packages(robassay.__path__, "robassay."):
+        if module.name not in ALONE:
+            importlib.import_module(module.name)
     return [e for e in all_entries() if e.cls.__module__.startswith("robassay.")]
 
 
