@@ -98,10 +98,13 @@ def compare(
 
 
 def ratio(row: Mapping[str, Any], one: str, other: str) -> tuple[float, float, float]:
-    """Seconds of ``one`` over those of ``other``: the median of the rounds' ratios, the least and the largest."""
+    """Seconds of ``one`` over those of ``other``, round by round: the median, and the quartiles around it."""
     pairs = zip(row["ways"][one]["cpus"], row["ways"][other]["cpus"], strict=True)
-    found = sorted(a / b for a, b in pairs)
-    return statistics.median(found), found[0], found[-1]
+    found = [a / b for a, b in pairs]
+    if len(found) == 1:
+        return found[0], found[0], found[0]
+    low, middle, high = statistics.quantiles(found, n=4, method="inclusive")
+    return middle, low, high
 
 
 def show(row: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """docs/benchmarks.md from bench/results: who is ahead by how much, what it costs, how it grows, and what it was before.
 
 A row is *ahead* where ours takes less time than the peer and is not weaker by more than the row's slack, *level* where
-some rounds say so and others not; where it is neither, ``bench/losses.json`` says why and what would win it. The
-history is a line per row and run.
+1 lies between the quartiles of the rounds' ratios; where it is neither, ``bench/losses.json`` says why and what would
+win it. The history is a line per row and run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ HEAD = """# Measured against peers
 
 Written by `make bench` from `bench/results`; do not edit. One thread; all ways of a row take turns in one process on
 the same data, after a round that does not count. Ratios are medians over the rounds of CPU seconds, *peer over ours*:
-2.00 means that the peer takes twice as long. In brackets the least and the largest round; where they lie on both sides
-of 1, the two are called level.
+2.00 means that the peer takes twice as long. In brackets the quartiles of the rounds; where they lie on both sides of
+1, the two are called level.
 """
 
 
@@ -40,6 +40,7 @@ class Duel(NamedTuple):
     times: tuple[float, float, float]
     strength: str
     as_strong: bool
+    rounds: int
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ def duels(row: Mapping[str, Any]) -> Iterator[Duel]:
             behind = mine[what] - other[what] if rivals["lower"] else other[what] - mine[what]
             as_strong = behind <= rivals["slack"] + 1e-9
         times = ratio(row, peer, rivals["ours"])
-        yield Duel(row["task"], peer, times, strength, as_strong)
+        yield Duel(row["task"], peer, times, strength, as_strong, row["repeats"])
 
 
 def remember(name: str) -> None:
@@ -110,7 +111,7 @@ def against_peers(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         middle, low, high = duel.times
         word = "**behind**" if duel.word == "behind" else duel.word
         history = " → ".join(f"{value:.2f}" for value in past.get(duel.name, []))
-        times = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+        times = f"{middle:.2f} [{low:.2f}, {high:.2f}]" if duel.rounds > 1 else f"{middle:.2f} (one round)"
         lines.append(f"| {duel.task} | {duel.peer} | {times} | {duel.strength} | {word} | {history} |")
     lost = [duel for duel in told if duel.word == "behind"]
     if lost:
@@ -143,6 +144,7 @@ def against_machine(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     peak = limits[0]["ways"]["this machine"]
     lines = ["", "## Against the machine", ""]
+    lines += ["The floor is that of the operations counted; a convolution may find a way with fewer.", ""]
     lines += [
         f"Peak of one thread: {peak['gflops']:.0f} GFLOP/s (matrix product), {peak['gbytes']:.0f} GB/s (copy).",
         "",
@@ -170,6 +172,16 @@ def growth(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"| {slope['last']:.2f} | ≤ {slope['wanted']:g} |"
         )
     return lines
+
+
+def per_cell(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a cell that does nothing costs with storing it, as ``ray_cluster.py overhead`` has it."""
+    file = RESULTS / "ray-overhead.json"
+    if not file.is_file():
+        return []
+    told = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    lines = ["", "## Per cell", "", "| a cell that does nothing | ms |", "|---|---|"]
+    return lines + [f"| {one['way']}, {one['cells']} cells | {one['ms_per_cell']:.1f} |" for one in told]
 
 
 def memory(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -202,7 +214,7 @@ def text() -> str:
         KeyError: a row is behind, and nothing says why.
     """
     found = results()
-    parts = [against_peers, against_bare, against_machine, growth, memory, claims]
+    parts = [against_peers, against_bare, against_machine, growth, per_cell, memory, claims]
     about = sorted({f"{name}: {one['date']}, load {one['load']:g}" for name, one in found.items() if "load" in one})
     versions = sorted({one["torch"] for one in found.values()})
     lines = [HEAD.rstrip(), *(line for part in parts for line in part(found))]

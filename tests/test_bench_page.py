@@ -16,15 +16,16 @@ import page  # noqa: E402
 def row(mine: list[float], peer: list[float], strength: tuple[float, float] = (0.2, 0.2), **more: object) -> dict:
     rivals = {"ours": "ours", "peers": ["peer"], "strength": "robust", "lower": True, "slack": 0.01, "bare": "", **more}
     ways = {"ours": {"cpus": mine, "robust": strength[0]}, "peer": {"cpus": peer, "robust": strength[1]}}
-    return {"task": "t", "ways": ways, "rivals": rivals}
+    return {"task": "t", "repeats": len(mine), "ways": ways, "rivals": rivals}
 
 
 @pytest.mark.parametrize(
     ("made", "word", "times"),
     [
-        (row([1, 1, 1], [2, 3, 4]), "ahead", (3, 2, 4)),
-        (row([1, 1, 1], [0.9, 1.1, 1.2]), "level", (1.1, 0.9, 1.2)),
-        (row([2, 2, 2], [1, 1, 1.5]), "behind", (0.5, 0.5, 0.75)),
+        (row([1, 1, 1], [2, 3, 4]), "ahead", (3, 2.5, 3.5)),
+        (row([1, 1, 1], [0.8, 1.1, 1.2]), "level", (1.1, 0.95, 1.15)),
+        (row([1, 1, 1, 1, 1], [0.5, 0.8, 0.9, 0.9, 2]), "behind", (0.9, 0.8, 0.9)),
+        (row([2, 2, 2], [1, 1, 1.5]), "behind", (0.5, 0.5, 0.625)),
         (row([1], [9], (0.22, 0.2)), "behind", (9, 9, 9)),
         (row([1], [9], (0.2, 0.22)), "ahead", (9, 9, 9)),
         (row([1], [9], (0.2, 0.22), lower=False), "behind", (9, 9, 9)),
