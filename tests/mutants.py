@@ -163,6 +163,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("attacks", _GRADIENT, "rows = ((share == 1) & ~done)", "rows = ((share == 0) & ~done)", "settled", "surely_wrong"),
     ("attacks", _GRADIENT, "draws > 0 and access.stochastic and not access.coupled", "draws > 0", "settled", "coupled"),
     ("attacks", "attacks/apgd.py", "if settling and k:", "if False:", "settled", "surely_wrong"),
+    ("attacks", "quantised.py", "self.inner.prefix(self.rounded(x))", "self.inner.prefix(x)", "quantised", "by_hand"),
     ("attacks", "estimators.py", "total if len(drawn) == 1 else total / len(drawn)", "total", "estimators",
      "quadrature"),
     ("attacks", "attacks/weighed.py", "return accepted & self.access.undetected(at)", "return accepted", "rejection",
