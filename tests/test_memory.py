@@ -21,7 +21,7 @@ from robassay.nets.cnn import SmallCNN
 from robassay.nets.mlp import MLP
 from robassay.recipe import Recipe
 from robassay.rng import Stream
-from robassay.rules import Rectangle
+from robassay.rules import Rectangle, Triangle, acting
 from robassay.run.devices import TooLarge, check_share, device_of, flags, settle, within_memory
 from robassay.run.worker import compute, forget
 from robassay.store import Store
@@ -192,6 +192,27 @@ def test_gradients_in_parts_are_those_of_whole_passes(net, rule):
     assert whole.gradient.abs().max() > 0
     torch.testing.assert_close(parts.logits, whole.logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(parts.gradient, whole.gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_parts_keep_the_rule_of_their_forward_pass():
+    """The gradient is asked for where the attacker's rule is no longer in force, as in one of autograd's threads."""
+    with Stream(("net",)).active():
+        model = BNND().build((1, 8, 8), 10).eval().requires_grad_(False)
+    x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def gradient(rule):
+        image = x.clone().requires_grad_()
+        with acting(rule):
+            out = model.fold(model.features(image), 1)[0]
+        return torch.autograd.grad(out[:, 0].sum(), image)[0]
+
+    whole = gradient(Triangle(0.3))
+    assert not torch.allclose(whole, gradient(Rectangle(2.0)), rtol=1e-2)
+    with counted() as rows:
+        rows.limit = 7
+        parts = gradient(Triangle(0.3))
+        assert rows.divided
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-7)
 
 
 def test_training_is_never_divided():
