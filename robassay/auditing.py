@@ -15,15 +15,15 @@ from robassay.attacks.apgd import APGD
 from robassay.battery import (
     HEATS,
     TWIN,
-    Budget,
     Known,
-    effort_of,
     evaluations,
     finalists,
+    onwards,
     planned,
     twin_of,
     white,
 )
+from robassay.budgets import Budget, effort_of
 from robassay.cell import Model, Source
 from robassay.cells import Craft, Examples, Score, check_labels
 from robassay.claims import adequate, parse_claim
@@ -246,15 +246,17 @@ def describe_audit(
     The union is the ``claimed`` attack, an adequate one of its kind, and a battery; see
     :func:`~robassay.battery.planned`. Where the model rejects images, the gradient attacks of the battery evade its
     detectors: an attack that does not know of them proves nothing. On a random model a few draws compare the attacks,
-    and the strongest of each image are judged by ``draws`` fresh ones.
+    and the strongest of each image are judged by ``draws`` fresh ones. But at budget quick the battery leaves alone
+    what the adequate attack has broken for certain: on a deterministic model by its decision, on a random one in all of
+    ``draws``, if they are enough; never where an image's logits depend on its batch mates.
 
     Args:
         known: what the model is; None finds it out from a network with untrained weights, where there is one.
     """
-    effort = effort_of(budget)
     if draws < 2:
         raise UsageError(f"draws={draws}: half of the draws choose the worst attack, half judge. Write --draws 100.")
     known = known or known_of(model, on)
+    effort = effort_of(budget).on(known.stochastic)
     slices = on.slices(SLICE)
     claim = parse_claim(claimed, threat)
     enough = adequate(claim.attack, 2 * effort.steps)
@@ -268,7 +270,12 @@ def describe_audit(
     twin = twin_of(model, on.data, effort, known)
     attacks = planned(model, on.data.shape, threat, effort, known, twin)
     staged = known.stochastic and draws > HEATS
-    battery = evaluations(model, slices, threat, attacks, HEATS if staged else draws, clean)
+    first = against(enough, white(effort.adequate_draws, known, claim.average))
+    certain = not known.coupled and (not known.stochastic or draws >= effort.settled)
+    broken = first if effort.onwards and certain else None
+    battery = evaluations(model, slices, threat, attacks, HEATS if staged else draws, clean, broken)
+    if staged and effort.onwards:
+        battery |= onwards(model, battery, threat, effort, known, broken)
     learnt = battery.get(TWIN)
     return Audit(
         id=name,
@@ -277,7 +284,7 @@ def describe_audit(
         threat=threat,
         clean=clean,
         claimed=against(claim.attack, claim.access(not known.opaque)),
-        adequate=against(enough, white(effort.adequate_draws, known, claim.average)),
+        adequate=first,
         battery=battery,
         finalists=finalists(model, battery, draws) if staged else (),
         twin=tuple(Score(twin, s.on) for s in learnt) if twin is not None and learnt is not None else None,

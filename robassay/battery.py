@@ -15,10 +15,10 @@ from robassay.attacks.gradient import PGD
 from robassay.attacks.hopskipjump import HopSkipJump
 from robassay.attacks.noise import UniformSearch
 from robassay.attacks.square import Square
+from robassay.budgets import Effort
 from robassay.cell import Model, Source
 from robassay.cells import Craft, Examples, Score
 from robassay.claims import estimator
-from robassay.errors import UsageError
 from robassay.estimators import Backprop, ClosedForm, Differences, Estimator, Evading
 from robassay.finalists import Finalist
 from robassay.models import Quieted
@@ -35,7 +35,6 @@ from robassay.surrogates import sweep
 from robassay.threat import Threat
 from robassay.verdict import SWEEP
 
-Budget = Literal["quick", "standard", "thorough"]
 HEATS, FINALS = 10, 3
 """Draws that compare all attacks on a random model, and how many of each image's strongest are then judged by many."""
 TWIN = "transfer: small CNN"
@@ -47,36 +46,6 @@ MOST_IMAGES, MOST_EPOCHS = 20_000, 10
 PIXELS = 784
 
 
-@dataclass(frozen=True)
-class Effort:
-    """What a budget means.
-
-    Args:
-        steps, restarts, draws: of a gradient attack; draws average the gradient of a random model.
-        adequate_draws: of the attack that has enough of what was claimed.
-        queries: of Square.
-        samples: of the random search in the ball.
-        walk: decisions per image of an attack that sees nothing else; 0 for none.
-        lessons: images that the small CNN learns from, epochs times images; fewer of larger images.
-        settled: fresh draws, all wrong, after which an image of a random model is left alone by a gradient attack.
-    """
-
-    steps: int
-    restarts: int
-    draws: int
-    adequate_draws: int
-    queries: int
-    samples: int
-    walk: int
-    lessons: int
-    settled: int = 0
-
-
-EFFORT: dict[str, Effort] = {
-    "quick": Effort(40, 2, 5, 10, queries=300, samples=100, walk=0, lessons=40_000),
-    "standard": Effort(100, 2, 10, 20, queries=1000, samples=300, walk=1000, lessons=60_000, settled=30),
-    "thorough": Effort(300, 5, 20, 50, queries=5000, samples=1000, walk=5000, lessons=600_000, settled=100),
-}
 SEARCHED = 5
 """Draws that a search without gradients averages for one question: it asks thousands, and averages its leader's."""
 
@@ -96,6 +65,7 @@ class Known:
     quiets: bool = False
     ruled: bool = False
     doubles: bool = False
+    coupled: bool = False
 
     @classmethod
     def of(cls, found: Findings | dict[str, Any]) -> Known:
@@ -117,17 +87,6 @@ class Planned(NamedTuple):
     """Only so many images; None for all."""
 
 
-def effort_of(budget: str) -> Effort:
-    """The effort of a budget.
-
-    Raises:
-        UsageError: unknown name.
-    """
-    if budget not in EFFORT:
-        raise UsageError(f"budget='{budget}' is not known. Write quick, standard or thorough.")
-    return EFFORT[budget]
-
-
 def twin_of(model: Model, data: Source, effort: Effort, known: Known) -> Substitute | None:
     """A small CNN that learns the model's own labels of training images; None where there is too little to learn from.
 
@@ -145,7 +104,8 @@ def twin_of(model: Model, data: Source, effort: Effort, known: Known) -> Substit
     epochs = min(MOST_EPOCHS, max(2, lessons // images))
     recipe = Recipe(epochs=epochs, batch=64, lr=2e-3, step=math.ceil(epochs / 2), gamma=0.3)
     policy = MeanOf(5, "probs") if known.stochastic else Once()
-    return Substitute(SmallCNN(), model, Examples(data, "train", 0, images), recipe, policy, rounds=0)
+    enough = effort.agreed if known.differentiable else None
+    return Substitute(SmallCNN(), model, Examples(data, "train", 0, images), recipe, policy, rounds=0, enough=enough)
 
 
 def white(draws: int, known: Known, average: Literal["loss", "probs", "logits"] = "loss") -> White:
@@ -233,27 +193,58 @@ def evaluations(
     attacks: dict[str, Planned],
     draws: int,
     clean: Evaluation,
+    after: Evaluation | None = None,
 ) -> dict[str, Evaluation]:
-    """The scores of every attack on ``model``, slice by slice; an image that an attack leaves out stays clean."""
+    """The scores of every attack on ``model``, slice by slice; an image that an attack leaves out stays clean.
+
+    Args:
+        after: of an attack whose broken images the others leave alone, but for the transfer, whose images also tell
+            how an ordinary network would have fared.
+    """
     transfer = attacks.get(TWIN)
 
-    def craft(one: Planned, on: Examples) -> Craft:
-        start = craft(transfer, on) if one.transferred and transfer is not None else None
-        return Craft((one.source,), on, one.attack, threat, one.access, start=start)
+    def craft(one: Planned, k: int) -> Craft:
+        start = craft(transfer, k) if one.transferred and transfer is not None else None
+        first = after[k] if after is not None and one is not transfer else None
+        return Craft((one.source,), slices[k], one.attack, threat, one.access, start=start, after=first)
 
     def score(one: Planned, k: int) -> Score:
         if one.first is not None and slices[k].stop - slices[0].start > one.first:
             return dataclasses.replace(clean[k], repeats=draws)
-        return Score(model, craft(one, slices[k]), repeats=draws)
+        return Score(model, craft(one, k), repeats=draws)
 
     return {name: tuple(score(one, k) for k in range(len(slices))) for name, one in attacks.items()}
 
 
+def onwards(
+    model: Model, battery: dict[str, Evaluation], threat: Threat, effort: Effort, known: Known, after: Evaluation | None
+) -> dict[str, Evaluation]:
+    """A last attack, from the image that was the strongest of the ``battery`` by its few draws; none without gradients.
+
+    No loss wins on every image, so more of the same from random starts is worth less than a little from there.
+    """
+    if not known.differentiable:
+        return {}
+    attack, access = PGD(steps=effort.steps, loss="margin", settled=effort.settled), white(effort.draws, known)
+
+    def score(k: int, heats: tuple[Score, ...]) -> Score:
+        on, first = heats[0].examples, after[k] if after is not None else None
+        craft = Craft((model,), on, attack, threat, access, start=Finalist(heats, on), after=first)
+        return Score(model, craft, repeats=HEATS)
+
+    return {f"PGD-{effort.steps} from the strongest": tuple(score(k, h) for k, h in enumerate(_heats(battery)))}
+
+
 def finalists(model: Model, battery: dict[str, Evaluation], draws: int) -> tuple[Evaluation, ...]:
     """Per image the strongest attacks of the ``battery``, judged by ``draws`` fresh ones."""
-    slices = list(zip(*battery.values(), strict=True))
-    heats = [tuple(s for s in scores if not isinstance(s.on, Examples)) for scores in slices]
+    heats = _heats(battery)
     places = range(min(FINALS, *map(len, heats)))
     return tuple(
         tuple(Score(model, Finalist(one, one[0].examples, place), repeats=draws) for one in heats) for place in places
     )
+
+
+def _heats(battery: dict[str, Evaluation]) -> list[tuple[Score, ...]]:
+    """Slice by slice the scores on attacked images."""
+    slices = list(zip(*battery.values(), strict=True))
+    return [tuple(s for s in scores if not isinstance(s.on, Examples)) for scores in slices]

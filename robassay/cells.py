@@ -19,7 +19,7 @@ from robassay.goals import Aim, Untargeted
 from robassay.policy import Once, Policy
 from robassay.registry import part
 from robassay.rng import Stream
-from robassay.threat import REJECT, Goal, Norm, Threat
+from robassay.threat import REJECT, Goal, Norm, Threat, per_example
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l0")
 REPEATS_AT_ONCE = 25
@@ -86,10 +86,14 @@ class Craft(Attacked):
         seed: names the attacker's streams.
         batch: images attacked together; part of identity, since noise may be shared within a batch.
         start: images of another attack on the same examples, from which attacks that can will begin.
+        after: what was decided about the images of another attack within the same threat: those that every draw got
+            wrong stay as that attack has left them. The rate is then that of both attacks, the second one's questions
+            are those about what the first has left.
 
     Raises:
-        UsageError: when it is made, for an attack that asks what ``access`` does not offer, or for sources of other
-            images; when it is computed, for images that are no pixels.
+        UsageError: when it is made, for an attack that asks what ``access`` does not offer, for sources of other
+            images, or for another attack on other examples or to another end; when it is computed, for images that
+            are no pixels.
         RobassayError: when it is computed, for an attack that left the ball or the box, or returned other shapes.
     """
 
@@ -102,9 +106,18 @@ class Craft(Attacked):
     seed: int = 0
     batch: int = 250
     start: Attacked | None = None
+    after: Score | None = None
 
     def __post_init__(self) -> None:
         check_match(self.attack, self.access)
+        first = self.after.on if self.after is not None else self
+        if not isinstance(first, Craft) or (first.on, first.threat, first.aim) != (self.on, self.threat, self.aim):
+            raise UsageError(
+                "a Craft can only come after a Score of an attack with the same examples, threat and aim: give both "
+                "the same `on`, `threat` and `aim`."
+            )
+        if self.after is not None and self.aim != Untargeted():
+            raise UsageError("after=… keeps images that are decided wrongly, and a target asks for more. Leave it out.")
         if self.start is not None and self.start.on != self.on:
             raise UsageError("a Craft can only start from images of the same examples: give both the same `on`.")
         for source in self.sources:  # known now, long before a source is trained
@@ -118,30 +131,40 @@ class Craft(Attacked):
     def compute(self, ctx: Context) -> Arrays:
         models = [ctx.open(source) for source in self.sources]
         images = self.on.load()
-        made: list[Tensor] = []
-        wanted: list[Tensor] = []
-        spent: dict[str, list[Tensor]] = {"queries": [], "draws": [], "gradients": []}
+        x_adv, rows = self._left(ctx, images)
+        told = {n: torch.zeros(len(images.y), dtype=torch.int64) for n in ("targets", "queries", "draws", "gradients")}
+        told["targets"] -= 1
         begun = torch.from_numpy(ctx.load(self.start)["x_adv"]) if self.start is not None else None
-        starts = range(0, len(images.y), self.batch)
-        for i, start in enumerate(starts):
+        parts = rows.split(self.batch) if len(rows) else ()
+        for i, at in enumerate(parts):
             rng = Stream(("craft", self.key, "batch", i))
-            x = pixels(images.x[start : start + self.batch]).to(ctx.device)
-            labels = images.y[start : start + self.batch].to(ctx.device)
+            x, labels = pixels(images.x[at]).to(ctx.device), images.y[at].to(ctx.device)
             opened = self.access.open(models, len(x)) if self.access is not None else None
             if opened is not None and begun is not None:
-                opened.start = begun[start : start + self.batch].to(ctx.device)
+                opened.start = begun[at].to(ctx.device)
             goal = self.aim.goal(labels, models[0].classes, opened, x, rng.child("aim"))
-            x_adv = self.attack(opened, x, goal, self.threat, rng.child("attack")).detach()
-            _check(self.attack, self.threat, x_adv, x)
+            made = self.attack(opened, x, goal, self.threat, rng.child("attack")).detach()
+            _check(self.attack, self.threat, made, x)
             if isinstance(opened, GradientAccess):
                 _tell_of_broken(opened)
-            made.append(x_adv.cpu())
-            wanted.append(goal.labels.cpu() if goal.targeted else torch.full((len(x),), -1))
-            for name, counts in spent.items():
-                counts.append(getattr(opened.spent, name) if opened else torch.zeros(len(x), dtype=torch.int64))
-            ctx.progress(i + 1, len(starts))
-        told = {"targets": wanted, **spent}
-        return {"x_adv": torch.cat(made), "x": images.x.clone(), **{n: torch.cat(c) for n, c in told.items()}}
+            x_adv[at] = made.cpu()
+            if goal.targeted:
+                told["targets"][at] = goal.labels.cpu()
+            if opened is not None:
+                for name in ("queries", "draws", "gradients"):
+                    told[name][at] = getattr(opened.spent, name)
+            ctx.progress(i + 1, len(parts))
+        return {"x_adv": x_adv, "x": images.x.clone(), **told}
+
+    def _left(self, ctx: Context, images: Images) -> tuple[Tensor, Tensor]:
+        """The images (N, C, H, W) as ``after`` has left them, and the rows that are to be attacked."""
+        if self.after is None:
+            return pixels(images.x), torch.arange(len(images.y))
+        assert isinstance(self.after.on, Craft)
+        decisions = torch.from_numpy(ctx.load(self.after)["decisions"]).long()
+        wrong = ((decisions != images.y) & (decisions != REJECT)).all(0)
+        made = torch.from_numpy(ctx.load(self.after.on)["x_adv"])
+        return torch.where(per_example(wrong, made), made, pixels(images.x)), (~wrong).nonzero().flatten()
 
 
 def _check(attack: Attack, threat: Threat, x_adv: Tensor, x: Tensor) -> None:

@@ -82,6 +82,7 @@ class Document:
             facts,
             [self._rows(tuple(keys)) for keys in final],
             self._rows(tuple(twin)) if twin else None,
+            frozenset(item.get("after", [])),
         )
         result = judge(evidence, item["delta"], item["budget"])
         for attack in result["attacks"]:

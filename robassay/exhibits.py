@@ -40,7 +40,8 @@ def sources(evidence: Evidence, frozen: list[dict[str, Any]], eps: float, read: 
         for item in frozen
         if item["kind"] == "table"
     }
-    return Sources({**named, **evidence.battery}, curves, tables, evidence.signals, evidence.facts, eps)
+    attacks = {**named, **evidence.battery}
+    return Sources(attacks, curves, tables, evidence.signals, evidence.facts, eps, evidence.after)
 
 
 def slope_checks(frozen: list[dict[str, Any]], store: Store, done: set[str]) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ def imitate(
     device: torch.device | str = "cpu",
     mimicry: Mimicry | None = None,
     ask: Ask | None = None,
+    enough: float | None = None,
 ) -> tuple[dict[str, Tensor], float]:
     """Train ``net`` from scratch on what was answered.
 
@@ -65,6 +66,7 @@ def imitate(
         recipe: without an adversary and without augmentations, which would change what was asked about.
         rng: names the streams of weights, order, noise and questions.
         progress: told (batches done, batches in all).
+        enough: agreement after which no further epoch is begun; None to learn all of the recipe's.
 
     Returns:
         The kept weights, and their agreement with the labels of ``held``, one draw each.
@@ -101,6 +103,8 @@ def imitate(
         agreement = accuracy_of(model, held, None, rng.child("held", epoch), device)
         if recipe.keep == "last" or agreement >= best:
             best, kept = agreement, copied(model)
+        if enough is not None and agreement >= enough:
+            break
     return kept, best
 
 

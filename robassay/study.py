@@ -293,6 +293,7 @@ class Audit(Item):
             "adequate": keys_of(self.adequate),
             "battery": {name: keys_of(e) for name, e in self.battery.items()},
             "finalists": [keys_of(e) for e in self.finalists],
+            **({"after": after} if (after := self._after()) else {}),
             "twin": keys_of(self.twin) if self.twin is not None else None,
             "signals": [s.key for s in self.signals],
             "facts": self.facts.key if self.facts is not None else None,
@@ -311,6 +312,11 @@ class Audit(Item):
             "cells": len({cell.key for cell in self.needs()}),
         }
         return facts(f"Audit: {self.title}", known)
+
+    def _after(self) -> list[str]:
+        """The attacks that had only what the adequate one has left."""
+        made = {name: [score.on for score in evaluation] for name, evaluation in self.battery.items()}
+        return [name for name, ons in made.items() if any(isinstance(on, Craft) and on.after for on in ons)]
 
     def _data(self) -> dict[str, Any]:
         """Which images are judged: audits of the same can be set side by side."""

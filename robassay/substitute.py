@@ -58,11 +58,13 @@ class Substitute(Model):
         mimic: noisy copies of every batch, as :class:`~robassay.imitation.Mimicry`; 0 for none, 10 as published.
         clip: whether the noisy copies are cut to [0,1].
         held: share of the own images, their last, that are asked about once and never learnt.
+        enough: agreement with the oracle's labels of the held images, in (0,1], after which a round begins no further
+            epoch; None to learn all of the recipe's.
         seed: names the streams of weights, order, noise and questions.
 
     Raises:
-        UsageError: a step, period or share that means nothing; an oracle for other images; a recipe that changes the
-            images.
+        UsageError: a step, period, share or agreement that means nothing; an oracle for other images; a recipe that
+            changes the images.
     """
 
     net: Net
@@ -77,6 +79,7 @@ class Substitute(Model):
     mimic: int = 0
     clip: bool = False
     held: float = 0.1
+    enough: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class Substitute(Model):
             raise UsageError("clip=True cuts the noisy copies, and there are none. Write mimic=10, or leave clip out.")
         if not 0 < self.held < 1:
             raise UsageError(f"held={self.held} is no share that leaves images to learn. Write held=0.1.")
+        if self.enough is not None and not 0 < self.enough <= 1:
+            raise UsageError(f"enough={self.enough} is no share of held images. Write enough=0.9, or None to learn on.")
         if not 2 <= self.learnt < self.on.stop - self.on.start:
             raise UsageError(
                 f"{self.on.stop - self.on.start} own images, {self.held:g} of them held: two at least must be learnt "
@@ -201,6 +206,7 @@ class Substitute(Model):
             ctx.device,
             mimicry,
             lambda x, rows, stream: ask(x, state.origin[rows], stream),
+            self.enough,
         )
 
 

@@ -58,6 +58,8 @@ class Evidence(NamedTuple):
     """Each image's strongest attacks of the battery, best first, on more draws; then only they count."""
     twin: Rows | None = None
     """An ordinary network that learnt the model's labels, under an attack on itself."""
+    after: frozenset[str] = frozenset()
+    """Attacks of the battery that had only what the adequate one had not broken in every draw."""
 
 
 def judge(evidence: Evidence, delta: float, budget: str) -> dict[str, Any]:
@@ -229,6 +231,7 @@ def _attack(name: str, evidence: Evidence, rows: Rows) -> dict[str, Any]:
         "robust": as_json(rate(rows.survives(), blocks([rows]))),
         "queries": float(rows.queries.mean()),
         "gradients": float(rows.gradients.mean()),
+        **({"after": "adequate"} if name in evidence.after else {}),
     }
 
 

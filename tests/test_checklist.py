@@ -61,6 +61,14 @@ def sources(**more) -> Sources:
     return EMPTY._replace(**more)
 
 
+def test_a_search_that_came_after_is_said_to_have_had_the_rest():
+    given = sources(evaluations={**USUAL, "Square 100": survive(5)})
+    alone = row(given, "black box beats white box")["answer"]
+    later = row(given._replace(after=frozenset({"Square 100"})), "black box beats white box")["answer"]
+    assert alone.endswith("leaves 40 %, Square 100 10 %")
+    assert later.endswith("leaves 40 %, Square 100 on what that has not broken for certain 10 %")
+
+
 @pytest.mark.parametrize(
     ("criterion", "given", "outcome", "value"),
     [

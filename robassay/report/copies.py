@@ -65,15 +65,16 @@ def of_audits(audits: list[dict[str, Any]]) -> Copies:
 
 
 def of_attacks(audit: dict[str, Any]) -> Copies:
-    """Every attack of an audit, alone."""
+    """Every attack of an audit, alone or after another one."""
     heads = ["Attack", "Role", "Robust accuracy", "n", "Queries", "Gradients"]
     lines, told = [], []
     for one in audit["attacks"]:
         size = one["robust"]["n"] if computed(one["robust"]) else None
         spent = [one["queries"], one["gradients"]]
         words = [f"{number:,.0f}" for number in spent]
-        lines.append([one["name"], one["role"], full(one["robust"]), "–" if size is None else f"{size:,}", *words])
-        told.append([one["name"], one["role"], *_three(one["robust"]), size, *spent])
+        role = one["role"] + (f", after {one['after']}" if "after" in one else "")
+        lines.append([one["name"], role, full(one["robust"]), "–" if size is None else f"{size:,}", *words])
+        told.append([one["name"], role, *_three(one["robust"]), size, *spent])
     shown = Grid(f"Attacks on {audit['title']}", heads, lines, ["In brackets: 95 % intervals."], (1,))
     columns = ["attack", "role", "value", "low", "high", "n", "queries", "gradients"]
     return Copies(_csv(columns, told), latex(shown), markdown(shown))
