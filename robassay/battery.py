@@ -43,6 +43,8 @@ TARGETS = 9
 WALKED = 100
 """Images on which decisions alone are asked for: a walk along the boundary takes thousands for each."""
 MOST_IMAGES, MOST_EPOCHS = 20_000, 10
+EARLY_IMAGES = 5_000
+"""Of a small CNN that may stop early: agreement is looked at after every epoch, so an epoch should not be long."""
 PIXELS = 784
 
 
@@ -96,7 +98,8 @@ def twin_of(model: Model, data: Source, effort: Effort, known: Known) -> Substit
     channels, height, width = data.shape
     held = len(data.split("train").y)
     lessons = int(effort.lessons * min(1.0, PIXELS / (channels * height * width)))
-    images = min(held, MOST_IMAGES, max(200, lessons // 4))
+    enough = effort.agreed if known.differentiable else None
+    images = min(held, EARLY_IMAGES if enough else MOST_IMAGES, max(200, lessons // 4))
     if min(height, width) < 4 or images < 50:
         return None
     if data.classes != known.classes and dataclasses.is_dataclass(data):  # images in memory show only some classes
@@ -104,7 +107,6 @@ def twin_of(model: Model, data: Source, effort: Effort, known: Known) -> Substit
     epochs = min(MOST_EPOCHS, max(2, lessons // images))
     recipe = Recipe(epochs=epochs, batch=64, lr=2e-3, step=math.ceil(epochs / 2), gamma=0.3)
     policy = MeanOf(5, "probs") if known.stochastic else Once()
-    enough = effort.agreed if known.differentiable else None
     return Substitute(SmallCNN(), model, Examples(data, "train", 0, images), recipe, policy, rounds=0, enough=enough)
 
 
