@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,15 @@ SCHEMA = 1
 HISTORY = "history/val_accuracy"
 
 
+class Origin(NamedTuple):
+    """Of a finished cell: seconds it took, on what machine, with which torch, and what it is in words."""
+
+    seconds: float
+    machine: str
+    torch: str
+    what: str
+
+
 class Document:
     """Evaluates the items of a frozen study; a number whose cells are missing is None.
 
@@ -39,9 +48,14 @@ class Document:
         self.frozen, self.store = frozen, store
         self._done = store.done()
         self._rows: Callable[[tuple[str, ...]], Rows] = lru_cache(maxsize=256)(self._read)
+        self._origin: Callable[[str], Origin] = cache(self._come)
 
     def _read(self, keys: tuple[str, ...]) -> Rows:
         return rows([self.store.read(key) for key in keys])
+
+    def _come(self, key: str) -> Origin:
+        about = self.store.about(key)
+        return Origin(about["seconds"], about["machine"], about["torch"], described(about.get("cell")))
 
     def _have(self, *groups: list[str]) -> bool:
         return all(key in self._done for group in groups for key in group)
@@ -233,13 +247,13 @@ class Document:
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from: cells, machines, versions, hours."""
         have = [key for key in self.frozen["needs"] if key in self._done]
-        about = [self.store.about(key) for key in have]
+        origins = [self._origin(key) for key in have]
         behind = [key for key in self.frozen.get("behind", have) if key in self._done]
-        machines, versions = sorted({a["machine"] for a in about}), sorted({a["torch"] for a in about})
+        machines, versions = sorted({one.machine for one in origins}), sorted({one.torch for one in origins})
         return {
             "cells": len(have),
             "missing": len(self.frozen["needs"]) - len(have),
-            "hours": sum(self.store.about(key)["seconds"] for key in behind) / 3600,
+            "hours": sum(self._origin(key).seconds for key in behind) / 3600,
             "machines": machines,
             "torch": versions,
             "mixed": len(machines) > 1 or len(versions) > 1,
@@ -250,8 +264,8 @@ class Document:
     def cells(self) -> list[dict[str, Any]]:
         """Every cell that is there, and those behind: key, what it is in full with the keys it is made of, seconds."""
         keys = [key for key in self.frozen.get("behind", self.frozen["needs"]) if key in self._done]
-        about = ((key, self.store.about(key)) for key in keys)
-        return [{"key": key, "what": described(a.get("cell")), "seconds": a["seconds"]} for key, a in about]
+        origins = ((key, self._origin(key)) for key in keys)
+        return [{"key": key, "what": one.what, "seconds": one.seconds} for key, one in origins]
 
     def whole(self) -> dict[str, Any]:
         """Everything, as the report and ``results.json`` show it (galleries still as arrays)."""

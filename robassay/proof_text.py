@@ -50,6 +50,7 @@ HEAD = '''\
 import json
 import sys
 ${imports}from pathlib import Path
+from time import monotonic
 
 import torch
 
@@ -69,9 +70,15 @@ def tensors(file):  # .safetensors: the size of a header, the header in JSON, th
 
 '''
 BUILD = """\
+if {"-h", "--help"} & set(sys.argv):
+    sys.exit(print(__doc__))
 if gone := [str(file) for file in ($files) if not file.is_file()]:
     sys.exit(f"not there: {', '.join(gone)}. Put it back, or correct its path at the top of {__file__}.")
-${opened}${logs}images, right = tensors(IMAGES), []
+${opened}${logs}images, right, begun = tensors(IMAGES), [], monotonic()
+"""
+TOLD = """\
+    k, n = sum(one.shape[1] for one in right), len(images["y"])
+    print(f"\\r{k} of {n}, {(monotonic() - begun) * (n / k - 1):.0f} s left ", end="\\n" * (k == n), file=sys.stderr)
 """
 TAIL = """\
 each = torch.cat(right, 1).double().mean(0)
@@ -114,8 +121,8 @@ for pixels, made, y in zip(*(images[name].split(BATCH) for name in ("x", "made",
     right.append(torch.stack([net(made$cast).argmax(-1) == y for _ in range(JUDGE)]))
 """
 SIZES = {"linf": "way.abs().amax(1)", "l2": "way.norm(dim=1)"}
-CARRIES = Template(HEAD + ATTACK + BUILD + ASCENT + TAIL)
-SHOWS = Template(HEAD + BUILD + DELIVERED + TAIL)
+CARRIES = Template(HEAD + ATTACK + BUILD + ASCENT + TOLD + TAIL)
+SHOWS = Template(HEAD + BUILD + DELIVERED + TOLD + TAIL)
 
 
 def images_of(file: Path) -> Path:

@@ -54,22 +54,22 @@ def inside(root: Path, *parts: str, make: bool = False) -> Path:
         Unsafe: one of them is a link, or is no folder.
         OSError: a folder cannot be made.
     """
-    path = root
+    path = os.fspath(root)  # a string: every cell that is read passes here, and a Path costs more than the look at it
     if make:
         root.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        path = path / part
+        path = os.path.join(path, part)
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
             if not make:
                 return root.joinpath(*parts)
-            path.mkdir(exist_ok=True)
+            Path(path).mkdir(exist_ok=True)
             mode = os.lstat(path).st_mode
         if not stat.S_ISDIR(mode):
             kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a folder"
             raise Unsafe(f"'{path}' is {kind}: a store has none there. Delete it, or choose another --store.")
-    return path
+    return Path(path)
 
 
 def content(file: Path) -> bytes:

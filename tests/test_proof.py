@@ -110,13 +110,15 @@ def made_up(item: Audit, winner: str, left: float = 0.1, stochastic: bool = Fals
     return {"attacks": attacks, "winner": winner, "stochastic": stochastic, "draws": 10, "checks": [], "robust": shown}
 
 
-def alone(file: Path) -> str:
+def alone(file: Path, *words: str, told: list[str] | None = None) -> str:
     """What a proof prints in a process of its own, where nothing but torch can be imported."""
     block = f"import sys, runpy; sys.modules.update(dict.fromkeys({BLOCKED}))"
     code = f"{block}; runpy.run_path({str(file)!r}, {{}}, '__main__')"
-    line = [sys.executable, "-W", "ignore", "-c", code]
+    line = [sys.executable, "-W", "ignore", "-c", code, *words]
     done = subprocess.run(line, capture_output=True, text=True, check=False, cwd="/", env={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
+    if told is not None:
+        told.append(done.stderr)
     return done.stdout
 
 
@@ -151,7 +153,10 @@ def test_the_file_stands_alone_and_says_what_the_audit_says(user, tmp_path, buil
     carried = [a["robust"] for a in result["attacks"] if a["name"].startswith(("claimed", "PGD"))]
     told = min(carried, key=lambda rate: rate["value"])
     assert 0.1 < told["value"] < 0.9, "a number that could be missed"
-    shown = alone(proof)
+    progress: list[str] = []
+    shown = alone(proof, told=progress)
+    assert re.fullmatch(r"([\r\n]\d+ of 60, \d+ s left )+\n", progress[0])
+    assert progress[0].endswith("60 of 60, 0 s left \n")
     value, low, high = (float(v) / 100 for v in re.findall(r"[\d.]+", shown.splitlines()[0])[:3])
     assert low <= told["value"] <= high and told["low"] <= value <= told["high"]
     assert f"n = 60, {30 if build == 'noisy' else 1} fresh draws" in shown
@@ -159,8 +164,9 @@ def test_the_file_stands_alone_and_says_what_the_audit_says(user, tmp_path, buil
     if build == "masked":
         assert result["claimed"]["value"] > high, "the proof shows what the claim hides"
     text = proof.read_text(encoding="utf-8")
+    assert alone(proof, "--help").strip() == text.split('"""')[1].strip()
     assert result["winner"] in text and "Images 0 to 59 of digits (test, checksum" in text
-    assert "import robassay" not in text and len(text.splitlines()) <= 75
+    assert "import robassay" not in text and len(text.splitlines()) <= 77
     assert len([one for one in text.split('"""')[2].splitlines() if one.strip()]) <= 60
 
 
@@ -305,7 +311,10 @@ def test_a_network_that_no_file_builds_lies_beside_its_proof(user, tmp_path, bui
         module, data, linf=0.1, examples=n, draws=30, claimed="pgd:draws=5", proof=proof, quiet=True
     )
     assert 0.1 < result["robust"]["value"] < 0.9, "a number that could be missed"
-    shown = alone(proof)
+    progress: list[str] = []
+    shown = alone(proof, told=progress)
+    assert re.fullmatch(r"([\r\n]\d+ of 60, \d+ s left )+\n", progress[0])
+    assert progress[0].endswith("60 of 60, 0 s left \n")
     value, low, high = (float(v) / 100 for v in re.findall(r"[\d.]+", shown.splitlines()[0])[:3])
     told = result["robust"]
     assert low <= told["value"] <= high and told["low"] <= value <= told["high"]

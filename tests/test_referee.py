@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -12,16 +13,22 @@ import pytest
 import torch
 
 from robassay import cli, zoo
-from robassay.cells import Examples
+from robassay.attacks.noise import Uniform
+from robassay.auditing import describe_audit
+from robassay.battery import Known
+from robassay.cells import Disturbed, Examples, Score
 from robassay.classifier import Classifier
 from robassay.data import find, pixels
 from robassay.errors import RobassayError, UsageError
+from robassay.folds import Accuracy
 from robassay.intervals import Estimate, rate
-from robassay.referee import judged, referee, threat_of
+from robassay.referee import judged, opened, referee, strongest, threat_of
 from robassay.referee.account import Answer, from_json, settle
 from robassay.referee.tools import pyautoattack
 from robassay.rng import Stream
+from robassay.run import carry_out
 from robassay.store import Store
+from robassay.study import Curves, Measure
 from robassay.threat import Threat
 
 N = 100
@@ -36,6 +43,23 @@ def answer(net: str, masked: bool, stated: float, right: list[float], seed: int 
 
 def share(value: float) -> list[float]:
     return [1.0] * round(value * N) + [0.0] * (N - round(value * N))
+
+
+def test_the_strongest_images_are_those_of_attacks_also_where_noise_was_drawn_more_often(tmp_path):
+    """A deterministic network is asked once about an attack, and ten times about the noise of a curve."""
+    on, threat, store = Examples(find("digits"), "test", 0, 30), Threat("linf", 0.2), Store(tmp_path)
+    model = zoo.model("plain")
+    noise = Score(model, Disturbed(on, Uniform(), threat), repeats=10)
+    curve = Curves("eps", "", "eps", "accuracy", (0.2,), {"noise": (Measure(((noise,),), Accuracy()),)})
+    whole = describe_audit(model, on, threat, known=Known(stochastic=False))
+    item = dataclasses.replace(whole, battery={}, twin=None, signals=(), evidence=(curve,))
+    assert not carry_out(item.needs(), store, 0, silent=True).failed
+    made, x = strongest(item, model, on, store), pixels(on.load().x)
+    wrong = [store.read(score.key)["decisions"] != on.load().y.numpy() for score in (*item.claimed, *item.adequate)]
+    with torch.no_grad():
+        lost = opened(model, store)(made).argmax(-1).numpy() != on.load().y.numpy()
+    assert np.array_equal(lost, np.any(wrong, axis=(0, 1))) and lost.mean() > 0.5
+    assert threat.holds(made, x).all()
 
 
 def test_accounts_of_answers_with_known_sums():

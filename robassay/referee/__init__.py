@@ -181,14 +181,16 @@ def strongest(item: Audit, target: Model, on: Examples, store: Store) -> Tensor:
     originals = pixels(on.load().x)
     images = originals.clone()
     least = torch.full((len(images),), 2.0, dtype=torch.float64)
-    scores = [c for c in plan(item.needs(), None).order if isinstance(c, Score) and c.target == target]
+    every = [c for c in plan(item.needs(), None).order if isinstance(c, Score) and c.target == target]
+    scores = [c for c in every if not isinstance(c.on, Disturbed)]  # noise is drawn more often than a net that has none
     judged_by = {score: rows([store.read(score.key)]).survives() for score in scores}
     most = max(map(len, judged_by.values()))
     for score, right in judged_by.items():
-        if len(right) < most or isinstance(score.on, Disturbed):
+        if len(right) < most:
             continue
         part = slice(score.examples.start - on.start, score.examples.stop - on.start)
         share, on_what = torch.from_numpy(right.mean(0)), score.on
+        assert not isinstance(on_what, Disturbed)
         made = originals[part] if isinstance(on_what, Examples) else torch.from_numpy(store.read(on_what.key)["x_adv"])
         # Curves over eps belong to an audit, too: what leaves the ball does not count.
         better = (share < least[part]) & item.threat.holds(made, originals[part])
