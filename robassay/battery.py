@@ -48,8 +48,8 @@ EARLY_IMAGES = 5_000
 PIXELS = 784
 
 
-SEARCHED = 5
-"""Draws that a search without gradients averages for one question: it asks thousands, and averages its leader's."""
+ALONE = 5
+"""Draws that a search averages for one question where no gradient reaches the image."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def planned(
     if twin is not None:
         found[TWIN] = Planned(PGD(steps=effort.steps, loss="margin", restarts=effort.restarts), White(), twin)
     found["differences"] = Planned(PGD(steps=10, loss="margin"), _numerical(threat, shape, known), model)
-    policy = MeanOf(SEARCHED, "logits") if known.stochastic else Once()
+    asked = effort.searched if known.differentiable else ALONE
+    policy = MeanOf(asked, "logits") if known.stochastic else Once()
     found[f"Square {effort.queries}"] = Planned(Square(queries=effort.queries), Scores(policy), model)
     found[f"uniform search {effort.samples}"] = Planned(UniformSearch(samples=effort.samples), Scores(policy), model)
     if effort.walk:

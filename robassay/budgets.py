@@ -22,6 +22,8 @@ class Effort:
         adequate_draws: of the attack that has enough of what was claimed.
         queries: of Square.
         samples: of the random search in the ball.
+        searched: draws that a search without gradients averages for one question where gradients reach the image, too;
+            it asks thousands, and averages its leader's.
         walk: decisions per image of an attack that sees nothing else; 0 for none.
         lessons: images that the small CNN learns from, epochs times images; fewer of larger images.
         agreed: agreement with the model after which it stops, where gradients reach the image; None for never.
@@ -40,6 +42,7 @@ class Effort:
     samples: int
     walk: int
     lessons: int
+    searched: int = 5
     settled: int = 0
     agreed: float | None = None
     onwards: bool = False
@@ -73,6 +76,7 @@ EFFORT: dict[str, Effort] = {
         samples=300,
         walk=1000,
         lessons=60_000,
+        searched=3,
         settled=30,
         agreed=0.9,
         onwards=True,
