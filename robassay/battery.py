@@ -46,8 +46,6 @@ MOST_IMAGES, MOST_EPOCHS = 20_000, 10
 EARLY_IMAGES = 5_000
 """Of a small CNN that may stop early: agreement is looked at after every epoch, so an epoch should not be long."""
 PIXELS = 784
-
-
 ALONE = 5
 """Draws that a search averages for one question where no gradient reaches the image."""
 

@@ -84,8 +84,8 @@ EFFORT: dict[str, Effort] = {
     "thorough": Effort(
         steps=300,
         restarts=5,
-        random_steps=150,
-        random_restarts=3,
+        random_steps=300,
+        random_restarts=5,
         draws=20,
         adequate_draws=50,
         queries=5000,
