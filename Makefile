@@ -43,7 +43,7 @@ check: env
 mutants: env
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
-# An hour; one of them: .venv/bin/python bench/run.py eot. ROBASSAY_DATA names the folder of data.
+# An hour and a half; one of them: .venv/bin/python bench/run.py eot. ROBASSAY_DATA names the folder of data.
 bench: env
 	@$(PIP) -e '.[test,ray,bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python bench/run.py
