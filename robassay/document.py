@@ -55,7 +55,8 @@ class Document:
 
     def _come(self, key: str) -> Origin:
         about = self.store.about(key)
-        return Origin(about["seconds"], about["machine"], about["torch"], described(about.get("cell")))
+        machine, torch = (about.get(name, "unknown") for name in ("machine", "torch"))
+        return Origin(about["seconds"], machine, torch, described(about.get("cell")))
 
     def _have(self, *groups: list[str]) -> bool:
         return all(key in self._done for group in groups for key in group)

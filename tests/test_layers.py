@@ -36,8 +36,8 @@ LAYERS = (
     ("documents", "checklist exhibits frames document"),
     (
         "edge",
-        "evidence report compare leaderboard claims proof_text program proof zoo battery auditing referee demo studies "
-        "papers exams cli",
+        "evidence report compare leaderboard claims proof_text program proof zoo budgets battery auditing referee demo "
+        "studies papers exams cli",
     ),
 )
 ORDER = {name: i for i, (_, names) in enumerate(LAYERS) for name in names.split()}
