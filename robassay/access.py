@@ -6,6 +6,7 @@ Knowledge is enforced by type: an attack that only sees decisions is handed an o
 from __future__ import annotations
 
 import abc
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
@@ -113,9 +114,9 @@ class GradientAccess(Opened):
 
     def _finite(self, found: Directed, rows: Tensor | None) -> Directed:
         """A gradient with a NaN or an infinity points nowhere: that of its example becomes zero, and is counted."""
+        if found.gradient.device.type == "cpu" and math.isfinite(float(found.gradient.sum())):
+            return found  # not asked of a GPU, which would have to be waited for
         bad = ~found.gradient.flatten(1).sum(1).isfinite()
-        if bad.device.type == "cpu" and not bad.any():  # a GPU would have to be waited for
-            return found
         self.broken = self.broken.to(bad.device)
         self.broken[slice(None) if rows is None else rows] += bad
         return found._replace(gradient=found.gradient.masked_fill(per_example(bad, found.gradient), 0.0))

@@ -134,7 +134,7 @@ class Backprop(Estimator):
         assert total is not None
         drawn = kept[0] if len(kept) == 1 else torch.cat(kept)
         mean = total if len(drawn) == 1 else total / len(drawn)
-        value = torch.cat(heights).mean(0)
+        value = heights[0][0] if len(drawn) == 1 else torch.cat(heights).mean(0)
         return Directed(value, mean, drawn, Cost(len(drawn), len(drawn)))
 
     def _averaged(self, logits: Tensor) -> Tensor:
