@@ -5,7 +5,6 @@ Run:   make bench        (ROBASSAY_DATA names the folder with MNIST; without it 
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 import foolbox
 import torch
 import torch.nn.functional as F
-from harness import RESULTS, Figures, Rivals, compare, save, show
+from harness import Figures, Rivals, among, compare, save, show
 from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack
 from pyautoattack.square import SquareAttack
@@ -259,9 +258,7 @@ def main() -> None:
         rows += score_rows(model, x, y)
     if "random" in wanted:
         rows += random_rows(x[:100], y[:100])
-    new = {row["task"]: row for row in rows}
-    before = json.loads((RESULTS / "attacks.json").read_text(encoding="utf-8"))["rows"] if sys.argv[1:] else rows
-    save("attacks", [new.get(row["task"], row) for row in before])
+    save("attacks", among("attacks", rows) if sys.argv[1:] else rows)
 
 
 if __name__ == "__main__":

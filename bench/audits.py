@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import tempfile
-import warnings
 from typing import Any
 
 import torch
 import torch._dynamo  # torch imports it at a process's first training, which is no audit's time
-from harness import RESULTS, Figures, Rivals, compare, save
+from harness import Figures, Rivals, among, compare, save
 from subjects import STORE, trained
 from torch import Tensor
-from unbeaten import EPS, mnist_nets
+from unbeaten import EPS, foolbox_alone, mnist_nets
 
 from robassay.auditing import Budget, plan_audit
 from robassay.cell import Model
@@ -34,7 +32,7 @@ from robassay.cells import Examples
 from robassay.classifier import Classifier
 from robassay.data import find, pixels
 from robassay.referee import DELTA, DRAWS, strongest
-from robassay.referee.tools import EOT, TOOLS
+from robassay.referee.tools import TOOLS
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -55,24 +53,16 @@ def right(model: Classifier, x: Tensor, y: Tensor, which: str) -> Tensor:
     return (draws.argmax(-1) == y).float().mean(0)
 
 
-def foolbox_pgd(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """The images of foolbox's PGD-40."""
-    import foolbox
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-        if model.stochastic:
-            peer = foolbox.models.ExpectationOverTransformationWrapper(peer, n_steps=EOT)
-        attack = foolbox.attacks.LinfPGD(steps=LIGHTER, rel_stepsize=2.5 / LIGHTER)
-        return THREAT.project(attack(peer, x, y, epsilons=EPS)[1].detach(), x)
-
-
 def by_hand(model: Classifier, x: Tensor, y: Tensor, lighter: bool) -> Tensor:
     """The worse of both peers' images, per image, as 100 draws see it."""
+    import foolbox
+
+    pgd = foolbox.attacks.LinfPGD(steps=LIGHTER, rel_stepsize=2.5 / LIGHTER)
     with RNG.child("by hand").active():
         found = [TOOLS["pyautoattack"](model, x, y, THREAT, "standard").images]
-        found.append(foolbox_pgd(model, x, y) if lighter else TOOLS["foolbox"](model, x, y, THREAT, "standard").images)
+        whole = TOOLS["foolbox"]
+        other = foolbox_alone(model, x, y, THREAT, pgd) if lighter else whole(model, x, y, THREAT, "standard")
+        found.append(other.images)
     worse = torch.stack([right(model, one, y, "choose") for one in found]).argmin(0)
     return torch.stack(found)[worse, torch.arange(len(x))]
 
@@ -120,11 +110,7 @@ def main() -> None:
     on = Examples(find("mnist"), "test", 0, said.images)
     nets = mnist_nets()
     new = [one for name in said.nets for one in rows(name, nets[name], on, said.rounds or ROUNDS[name])]
-    if set(said.nets) != set(ROUNDS):  # the others as they were
-        before = json.loads((RESULTS / "audits.json").read_text(encoding="utf-8"))["rows"]
-        by_task = {one["task"]: one for one in new}
-        new = [by_task.get(one["task"], one) for one in before]
-    save("audits", new)
+    save("audits", new if set(said.nets) == set(ROUNDS) else among("audits", new))
 
 
 if __name__ == "__main__":

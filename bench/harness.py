@@ -138,6 +138,13 @@ def _memory(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def among(name: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of ``<name>.json`` with ``rows`` put in the places of the same tasks: when only some were measured."""
+    new = {row["task"]: row for row in rows}
+    before = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+    return [new.get(row["task"], row) for row in before]
+
+
 def save(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write the rows, with what they were measured on, to ``bench/results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)

@@ -70,8 +70,8 @@ def square(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str)
     return Stated((images == x).flatten(1).all(1), threat.project(images.detach(), x))
 
 
-def foolbox_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, attack: Any) -> Stated:
-    """An L2 attack of foolbox; EoT over 20 passes of a random network."""
+def foolbox_alone(model: Classifier, x: Tensor, y: Tensor, threat: Threat, attack: Any) -> Stated:
+    """One attack of foolbox; EoT over 20 passes of a random network."""
     import foolbox
 
     with warnings.catch_warnings():
@@ -87,7 +87,7 @@ def pgd_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str)
     """PGD-40."""
     import foolbox
 
-    return foolbox_l2(model, x, y, threat, foolbox.attacks.L2PGD(steps=40, rel_stepsize=2.5 / 40))
+    return foolbox_alone(model, x, y, threat, foolbox.attacks.L2PGD(steps=40, rel_stepsize=2.5 / 40))
 
 
 def cw_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str) -> Stated:
@@ -95,7 +95,7 @@ def cw_l2(model: Classifier, x: Tensor, y: Tensor, threat: Threat, budget: str) 
     import foolbox
 
     attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=6, steps=100, stepsize=0.05)
-    return foolbox_l2(model, x, y, threat, attack)
+    return foolbox_alone(model, x, y, threat, attack)
 
 
 PEERS: dict[str, Tool] = {**TOOLS, "Square": square}
