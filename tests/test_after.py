@@ -34,6 +34,7 @@ from robassay.nets.mlp import MLP
 from robassay.policy import Rejecting
 from robassay.recipe import Recipe
 from robassay.report.copies import of_attacks
+from robassay.report.render import render
 from robassay.rng import Stream
 from robassay.run import carry_out
 from robassay.store import Store
@@ -207,7 +208,9 @@ def test_the_report_says_which_attack_came_after(tmp_path):
     (result,) = Document(study.freeze(), store).audits()
     marked = {attack["name"]: attack.get("after") for attack in result["attacks"]}
     assert marked == {"claimed": None, "adequate": None} | dict.fromkeys(kept, "adequate")
-    assert "union, after adequate" in of_attacks(result).markdown
+    page = render(Document(study.freeze(), store).whole())
+    assert page.count("<td>union, after adequate</td>") == 2
+    assert "where it came after another" in page and "union, after adequate" in of_attacks(result).markdown
     scores = store.read(item.adequate[0].key)
     broken = (scores["decisions"] != scores["labels"]).all(0).mean()
     left = {attack["name"]: attack["robust"]["value"] for attack in result["attacks"]}
